@@ -1,0 +1,15 @@
+//! corten: a low-level OCI container runtime.
+//!
+//! `config.json` becomes a [`spec`], the spec becomes a plan in the kernel's words, the plan is
+//! carried out by two scripts, `create` and `init`, that speak over one socket. ARCHITECTURE.md
+//! follows a create step by step.
+
+pub mod cgroup;
+pub mod error;
+pub mod process;
+pub mod rootfs;
+pub mod seccomp;
+pub mod spec;
+pub mod sys;
+
+pub use error::{Error, Result};

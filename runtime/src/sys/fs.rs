@@ -1,0 +1,53 @@
+//! Files: `openat2(2)`, `memfd_create(2)` with seals, `sendfile(2)`.
+
+use std::ffi::CStr;
+use std::mem::size_of;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+
+use nix::errno::Errno;
+
+use super::check;
+
+/// How `openat2(2)` resolves a path: `RESOLVE_*`.
+pub mod resolve {
+    /// Absolute paths and `..` stay inside the directory.
+    pub const IN_ROOT: u64 = libc::RESOLVE_IN_ROOT;
+    /// Leaving the directory is an error.
+    pub const BENEATH: u64 = libc::RESOLVE_BENEATH;
+    /// Any symbolic link is an error.
+    pub const NO_SYMLINKS: u64 = libc::RESOLVE_NO_SYMLINKS;
+    /// `/proc/self/fd/N` and its kind are an error.
+    pub const NO_MAGICLINKS: u64 = libc::RESOLVE_NO_MAGICLINKS;
+    /// Crossing a mount is an error.
+    pub const NO_XDEV: u64 = libc::RESOLVE_NO_XDEV;
+}
+
+/// `openat2(2)`: open `path` below `dir`. `O_CLOEXEC` is added.
+///
+/// # Errors
+/// The errno of the call; `EAGAIN` (a rename raced a `..`) is the caller's to retry.
+pub fn openat2(
+    dir: impl AsFd,
+    path: &CStr,
+    flags: libc::c_int,
+    mode: libc::mode_t,
+    resolve: u64,
+) -> Result<OwnedFd, Errno> {
+    // SAFETY: open_how is plain data for which all zeroes is valid.
+    let mut how: libc::open_how = unsafe { std::mem::zeroed() };
+    how.flags = (flags | libc::O_CLOEXEC) as u64;
+    how.mode = u64::from(mode);
+    how.resolve = resolve;
+    // SAFETY: `path` is NUL-terminated and `how` lives across the call, with its true size.
+    let ret = unsafe {
+        libc::syscall(
+            libc::SYS_openat2,
+            dir.as_fd().as_raw_fd(),
+            path.as_ptr(),
+            &raw const how,
+            size_of::<libc::open_how>(),
+        )
+    };
+    // SAFETY: the kernel just made this descriptor and nobody else has it.
+    check(ret).map(|fd| unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}

@@ -1,0 +1,16 @@
+//! The only unsafe code: one system call, one function.
+//!
+//! What nix offers is used directly from nix; here stands what it lacks. Every function takes
+//! borrowed fds and returns owned ones, sets CLOEXEC, retries nothing, and returns the bare
+//! [`nix::errno::Errno`]: the caller knows what it was doing and says so ([`crate::error::Doing`]).
+#![allow(unsafe_code)]
+
+pub mod fs;
+pub mod process;
+
+use nix::errno::Errno;
+
+/// A raw return value as a result.
+pub(crate) fn check(ret: libc::c_long) -> Result<libc::c_long, Errno> {
+    if ret == -1 { Err(Errno::last()) } else { Ok(ret) }
+}

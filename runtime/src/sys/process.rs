@@ -1,0 +1,118 @@
+//! Processes: `clone3(2)`, pidfds, `close_range(2)`, `setns(2)`.
+
+use std::mem::size_of;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::unistd::Pid;
+
+use super::check;
+
+/// What `clone3` is asked for. Flags are `u64` on purpose: libc's gnu `CLONE_INTO_CGROUP` and
+/// `CLONE_CLEAR_SIGHAND` are `c_int` and overflow to 0.
+#[derive(Debug, Default)]
+pub struct CloneArgs<'fd> {
+    /// `CLONE_NEW*`, `CLONE_PARENT`.
+    pub flags: u64,
+    /// Be born in this cgroup v2 directory (`CLONE_INTO_CGROUP`, Linux 5.7).
+    pub cgroup: Option<BorrowedFd<'fd>>,
+}
+
+/// `CLONE_INTO_CGROUP` (clone3 only).
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+/// `CLONE_CLEAR_SIGHAND` (clone3 only): handlers become default, ignored stays ignored.
+const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
+
+/// Which side of a clone we are.
+#[derive(Debug)]
+pub enum Cloned {
+    /// The caller: the child's pid in the caller's pid namespace, and a pidfd for it.
+    Parent(Pid, OwnedFd),
+    /// The new process.
+    Child,
+}
+
+/// `clone3(2)` as a fork: the child runs on a copy of this memory.
+///
+/// The process must be single-threaded (the runtime is), so that no lock is held by a thread that
+/// the child does not have.
+///
+/// # Errors
+/// The errno of the call.
+pub fn clone3(args: &CloneArgs<'_>) -> Result<Cloned, Errno> {
+    let mut pidfd: libc::c_int = -1;
+    // SAFETY: clone_args is plain data for which all zeroes is valid.
+    let mut raw: libc::clone_args = unsafe { std::mem::zeroed() };
+    raw.flags = args.flags | libc::CLONE_PIDFD as u64 | CLONE_CLEAR_SIGHAND;
+    raw.pidfd = &raw mut pidfd as u64;
+    // With CLONE_PARENT the exit signal is the parent's own and must be 0.
+    raw.exit_signal =
+        if args.flags & libc::CLONE_PARENT as u64 == 0 { libc::SIGCHLD as u64 } else { 0 };
+    if let Some(cgroup) = args.cgroup {
+        raw.flags |= CLONE_INTO_CGROUP;
+        raw.cgroup = cgroup.as_raw_fd() as u64;
+    }
+    // SAFETY: no CLONE_VM, so the child has its own copy of the stack and heap and simply returns
+    // here; the process is single-threaded. `raw` and `pidfd` live across the call.
+    let ret = unsafe {
+        libc::syscall(libc::SYS_clone3, &raw const raw, size_of::<libc::clone_args>())
+    };
+    match check(ret)? {
+        0 => Ok(Cloned::Child),
+        // SAFETY: the kernel wrote a fresh descriptor into `pidfd`.
+        pid => Ok(Cloned::Parent(Pid::from_raw(pid as i32), unsafe {
+            OwnedFd::from_raw_fd(pidfd)
+        })),
+    }
+}
+
+/// `pidfd_open(2)`: a handle that never names another process.
+///
+/// # Errors
+/// `ESRCH` when there is no such process.
+pub fn pidfd_open(pid: Pid) -> Result<OwnedFd, Errno> {
+    // SAFETY: plain integers.
+    let ret = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
+    // SAFETY: the kernel just made this descriptor and nobody else has it.
+    check(ret).map(|fd| unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// `pidfd_send_signal(2)`. `signal` is a number, so that real-time signals can be sent; 0 probes.
+///
+/// # Errors
+/// `ESRCH` when the process has been reaped.
+pub fn pidfd_send_signal(pidfd: impl AsFd, signal: libc::c_int) -> Result<(), Errno> {
+    // SAFETY: a null siginfo asks for the same contents as kill(2).
+    let ret = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_fd().as_raw_fd(),
+            signal,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    };
+    check(ret).map(drop)
+}
+
+/// `setns(2)`: join the namespaces `flags` that `fd` stands for, a namespace file or a pidfd
+/// (Linux 5.8).
+///
+/// # Errors
+/// `EINVAL` when the fd is of another type than `flags`; `EPERM`.
+pub fn setns(fd: impl AsFd, flags: libc::c_int) -> Result<(), Errno> {
+    // SAFETY: plain integers.
+    check(unsafe { libc::setns(fd.as_fd().as_raw_fd(), flags) }.into()).map(drop)
+}
+
+/// `close_range(2)` with `CLOSE_RANGE_CLOEXEC`: mark every fd from `first` up.
+///
+/// # Errors
+/// `ENOSYS` before Linux 5.9, `EINVAL` before 5.11.
+pub fn cloexec_from(first: u32) -> Result<(), Errno> {
+    // SAFETY: only marks descriptors; none is closed under an owner.
+    let ret = unsafe {
+        libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
+    };
+    check(ret).map(drop)
+}
