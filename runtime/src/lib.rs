@@ -6,10 +6,17 @@
 
 pub mod cgroup;
 pub mod error;
+pub mod gate;
+pub mod hooks;
 pub mod process;
 pub mod rootfs;
+pub mod seal;
 pub mod seccomp;
 pub mod spec;
+pub mod state;
+pub mod store;
+pub mod sync;
 pub mod sys;
+pub mod undo;
 
 pub use error::{Error, Result};

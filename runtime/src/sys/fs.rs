@@ -51,3 +51,22 @@ pub fn openat2(
     // SAFETY: the kernel just made this descriptor and nobody else has it.
     check(ret).map(|fd| unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
+
+/// `memfd_create(2)` for a file that will be sealed and executed. `MFD_EXEC` (Linux 6.3) says so;
+/// older kernels refuse the flag and need none.
+///
+/// # Errors
+/// `ENOSYS` before Linux 3.17, `EACCES` when vm.memfd_noexec forbids executable memfds.
+pub fn memfd_executable(name: &CStr) -> Result<OwnedFd, Errno> {
+    let create = |flags: libc::c_uint| {
+        // SAFETY: `name` is NUL-terminated.
+        let ret = unsafe { libc::memfd_create(name.as_ptr(), flags) };
+        // SAFETY: the kernel just made this descriptor and nobody else has it.
+        check(ret.into()).map(|fd| unsafe { OwnedFd::from_raw_fd(fd as i32) })
+    };
+    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+    match create(flags | libc::MFD_EXEC) {
+        Err(Errno::EINVAL) => create(flags),
+        other => other,
+    }
+}

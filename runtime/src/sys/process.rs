@@ -54,15 +54,14 @@ pub fn clone3(args: &CloneArgs<'_>) -> Result<Cloned, Errno> {
     }
     // SAFETY: no CLONE_VM, so the child has its own copy of the stack and heap and simply returns
     // here; the process is single-threaded. `raw` and `pidfd` live across the call.
-    let ret = unsafe {
-        libc::syscall(libc::SYS_clone3, &raw const raw, size_of::<libc::clone_args>())
-    };
+    let ret =
+        unsafe { libc::syscall(libc::SYS_clone3, &raw const raw, size_of::<libc::clone_args>()) };
     match check(ret)? {
         0 => Ok(Cloned::Child),
         // SAFETY: the kernel wrote a fresh descriptor into `pidfd`.
-        pid => Ok(Cloned::Parent(Pid::from_raw(pid as i32), unsafe {
-            OwnedFd::from_raw_fd(pidfd)
-        })),
+        pid => {
+            Ok(Cloned::Parent(Pid::from_raw(pid as i32), unsafe { OwnedFd::from_raw_fd(pidfd) }))
+        }
     }
 }
 
@@ -111,8 +110,22 @@ pub fn setns(fd: impl AsFd, flags: libc::c_int) -> Result<(), Errno> {
 /// `ENOSYS` before Linux 5.9, `EINVAL` before 5.11.
 pub fn cloexec_from(first: u32) -> Result<(), Errno> {
     // SAFETY: only marks descriptors; none is closed under an owner.
-    let ret = unsafe {
-        libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
-    };
+    let ret =
+        unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     check(ret).map(drop)
+}
+
+/// Ends this process at once, without unwinding or flushing what belongs to its parent.
+pub fn exit_now(status: i32) -> ! {
+    // SAFETY: _exit has no preconditions.
+    unsafe { libc::_exit(status) }
+}
+
+/// Gives every signal its default action: what the caller ignores, the container must not.
+pub fn default_signals() {
+    for signal in 1..=libc::SIGRTMAX() {
+        // SAFETY: SIG_DFL is always a valid disposition; SIGKILL, SIGSTOP and the two signals that
+        // libc keeps for itself answer EINVAL, which is right.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
 }

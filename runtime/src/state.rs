@@ -1,0 +1,245 @@
+//! What is known of a container, and what is true of it now.
+//!
+//! [`State`] is the journal: written before each resource exists, so that `delete` always knows
+//! what to look for, wherever the runtime was killed. [`State::status`] never trusts it alone: a
+//! container lives when the process with the recorded pid *and* start time lives in the recorded
+//! boot, and it is `created` until the kernel says that this process has executed something
+//! (`PF_FORKNOEXEC`; the init is a clone without exec until `start`). So a reused pid, a reboot or
+//! a runtime that was killed half-way can't make the answer wrong.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+
+use crate::cgroup;
+use crate::error::{Doing, Error, Result};
+
+/// The version of the journal's format; a file with another one is not understood.
+pub const FORMAT: u32 = 1;
+
+/// `PF_FORKNOEXEC` of `/proc/<pid>/stat`: forked but did not exec. ps(1), PROCESS FLAGS, 1.
+const PF_FORKNOEXEC: u64 = 0x40;
+
+/// A container's status (runtime-spec, runtime.md, State), and `paused`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// `create` has not finished.
+    Creating,
+    /// Waits for `start`.
+    Created,
+    /// Has executed the user's program.
+    Running,
+    /// Running, and its cgroup is frozen.
+    Paused,
+    /// The process is gone.
+    Stopped,
+}
+
+impl std::fmt::Display for Status {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Creating => "creating",
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Stopped => "stopped",
+        })
+    }
+}
+
+/// A process that can't be mistaken for another one: its pid and when it started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    /// The pid in the runtime's pid namespace.
+    pub pid: i32,
+    /// Clock ticks after boot (`/proc/<pid>/stat`, field 22).
+    pub start_time: u64,
+}
+
+/// One container's journal, `state.json` in its directory.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct State {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// The container's id.
+    pub id: String,
+    /// `ociVersion` of the container's config.
+    pub oci_version: String,
+    /// The bundle's absolute path.
+    pub bundle: PathBuf,
+    /// The root file system's absolute path on the host.
+    pub rootfs: PathBuf,
+    /// When `create` began, RFC 3339 with nanoseconds, UTC.
+    pub created: String,
+    /// The uid that called `create`.
+    pub owner: u32,
+    /// `/proc/sys/kernel/random/boot_id` of the boot that the process lives in.
+    pub boot_id: String,
+    /// `create` has come to its end.
+    pub complete: bool,
+    /// The first process, once it exists.
+    pub init: Option<Process>,
+    /// The cgroups, from before they exist.
+    pub cgroup: Option<cgroup::Record>,
+    /// Whether the cgroups are managed without rights to them.
+    pub rootless: bool,
+    /// The config's annotations.
+    pub annotations: BTreeMap<String, String>,
+}
+
+impl State {
+    /// What is true now. Reads `/proc/<pid>/stat`, and the freezer when the process runs.
+    pub fn status(&self) -> Status {
+        let Some(stat) = self.live() else {
+            return if self.init.is_none() && !self.complete && self.same_boot() {
+                Status::Creating
+            } else {
+                Status::Stopped
+            };
+        };
+        if !self.complete {
+            return Status::Creating;
+        }
+        if self.cgroup.as_ref().is_some_and(|record| record.is_frozen().unwrap_or(false)) {
+            Status::Paused
+        } else if stat.flags & PF_FORKNOEXEC != 0 {
+            Status::Created
+        } else {
+            Status::Running
+        }
+    }
+
+    /// The first process, if it still is one.
+    pub fn live_init(&self) -> Option<Process> {
+        self.live().and(self.init)
+    }
+
+    fn live(&self) -> Option<Stat> {
+        let init = self.init?;
+        if !self.same_boot() {
+            return None;
+        }
+        let stat = Stat::of(Pid::from_raw(init.pid)).ok()?;
+        let same = stat.start_time == init.start_time;
+        (same && !matches!(stat.state, 'Z' | 'X' | 'x')).then_some(stat)
+    }
+
+    fn same_boot(&self) -> bool {
+        boot_id().is_ok_and(|id| id == self.boot_id)
+    }
+
+    /// The state of runtime.md as a hook, a seccomp agent or `corten state` sees it, with the
+    /// status and pid of the moment.
+    pub fn to_oci(&self, status: Status, pid: i32) -> OciState<'_> {
+        OciState {
+            oci_version: &self.oci_version,
+            id: &self.id,
+            status,
+            pid,
+            bundle: &self.bundle,
+            annotations: &self.annotations,
+        }
+    }
+}
+
+/// runtime.md, State.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OciState<'a> {
+    oci_version: &'a str,
+    id: &'a str,
+    status: Status,
+    #[serde(skip_serializing_if = "is_zero")]
+    pid: i32,
+    bundle: &'a Path,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    annotations: &'a BTreeMap<String, String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if passes &T")]
+fn is_zero(pid: &i32) -> bool {
+    *pid == 0
+}
+
+/// The fields of `/proc/<pid>/stat` that identify a process (proc_pid_stat(5)).
+#[derive(Debug, Clone, Copy)]
+pub struct Stat {
+    /// Field 3: `R`, `S`, `D`, `Z`, ...
+    pub state: char,
+    /// Field 9: `PF_*`.
+    pub flags: u64,
+    /// Field 22, clock ticks after boot.
+    pub start_time: u64,
+}
+
+impl Stat {
+    /// Reads the process's line.
+    ///
+    /// # Errors
+    /// `ENOENT` or `ESRCH` when there is no such process.
+    pub fn of(pid: Pid) -> Result<Self> {
+        let path = format!("/proc/{pid}/stat");
+        let line = fs::read(&path).doing(|| format!("read {path}"))?;
+        Self::parse(&line).ok_or_else(|| Error::Failed(format!("read {path}: not understood")))
+    }
+
+    /// The name in parentheses is the process's own choice and may hold anything: the fields start
+    /// behind the last parenthesis.
+    fn parse(line: &[u8]) -> Option<Self> {
+        let end = line.iter().rposition(|byte| *byte == b')')?;
+        let rest = std::str::from_utf8(line.get(end + 1..)?).ok()?;
+        let mut fields = rest.split_ascii_whitespace();
+        let state = fields.next()?.chars().next()?;
+        let flags = fields.nth(5)?.parse().ok()?;
+        let start_time = fields.nth(12)?.parse().ok()?;
+        Some(Self { state, flags, start_time })
+    }
+}
+
+impl Process {
+    /// The process `pid` as it is now.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn of(pid: Pid) -> Result<Self> {
+        Ok(Self { pid: pid.as_raw(), start_time: Stat::of(pid)?.start_time })
+    }
+
+    /// The pid as nix's type.
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(self.pid)
+    }
+}
+
+/// This boot's id.
+///
+/// # Errors
+/// When `/proc` is not there.
+pub fn boot_id() -> Result<String> {
+    let path = "/proc/sys/kernel/random/boot_id";
+    let id = fs::read_to_string(path).doing(|| format!("read {path}"))?;
+    Ok(id.trim_end().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_parentheses_does_not_shift_the_fields() {
+        let line = b"7 (a) S 1 (b) S 1 7 7 0 -1 4194560 0 0 0 0 1 2 3 4 20 0 1 0 98765 1 2 3";
+        let stat = Stat::parse(line).unwrap();
+        assert_eq!((stat.state, stat.flags, stat.start_time), ('S', 4_194_560, 98765));
+    }
+
+    #[test]
+    fn this_process_has_executed_something() {
+        let stat = Stat::of(Pid::this()).unwrap();
+        assert_eq!(stat.flags & PF_FORKNOEXEC, 0);
+    }
+}

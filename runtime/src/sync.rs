@@ -1,0 +1,172 @@
+//! What `create` and `init` say to each other, over one `SOCK_SEQPACKET` pair.
+//!
+//! The init is a clone of the creator, so it already has the plan; what is left to say is who may
+//! go on when, and what went wrong. A message is one tag byte and a body.
+//!
+//! ```text
+//! parent (create, exec)                       child (init)
+//!   write id maps, join the cgroup
+//!   Placed ─────────────────────────────────▶ become root, unshare the cgroup namespace, mount
+//!   run prestart, createRuntime hooks ◀────── Mounted          (only if there are such hooks)
+//!   Hooked ─────────────────────────────────▶ createContainer hooks, pivot, mask, limits
+//!   send it to the agent ◀─────────────────── Listener + fd    (only with SCMP_ACT_NOTIFY)
+//!   log it ◀───────────────────────────────── Warning          (any number, at any time)
+//!   journal, pid file ◀────────────────────── Ready
+//!   Released ───────────────────────────────▶ wait at the gate (init) or execute (exec)
+//! ```
+//! At any time `Failed` ends the conversation, and so does the end of file: a child whose parent
+//! died exits, a parent whose child died says so. The child's end closes at `execve`.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::errno::Errno;
+
+use crate::error::{Doing, Error, Result};
+use crate::sys::socket;
+
+/// Longest message, in bytes; longer texts are cut.
+const MAX: usize = 32 * 1024;
+
+/// From the parent to the child.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Go {
+    /// The id maps are written and the cgroup is joined.
+    Placed = b'p',
+    /// The hooks of the runtime's namespaces have run.
+    Hooked = b'h',
+    /// The journal knows everything: the parent may leave.
+    Released = b'r',
+}
+
+/// From the child to the parent.
+#[derive(Debug)]
+pub enum Report {
+    /// All mounts stand, the root is not yet entered.
+    Mounted,
+    /// The seccomp filter's listener.
+    Listener(OwnedFd),
+    /// A warning to log.
+    Warning(String),
+    /// Everything is done that can be done before the user's program.
+    Ready,
+    /// What went wrong, whole.
+    Failed(String),
+    /// The child closed its end: it executed the user's program, or died.
+    Gone,
+}
+
+/// The parent's end.
+#[derive(Debug)]
+pub struct ToInit(OwnedFd);
+
+/// The child's end.
+#[derive(Debug)]
+pub struct ToParent(OwnedFd);
+
+/// A connected pair of ends.
+///
+/// # Errors
+/// When no socket can be made.
+pub fn pair() -> Result<(ToInit, ToParent)> {
+    let (ours, theirs) = socket::pair().doing(|| "make a socket pair".to_owned())?;
+    Ok((ToInit(ours), ToParent(theirs)))
+}
+
+impl ToInit {
+    /// Lets the child go on.
+    ///
+    /// # Errors
+    /// `EPIPE` when it died; what it said before is still to be received.
+    pub fn go(&self, go: Go) -> Result<()> {
+        socket::send(&self.0, &[go as u8], &[]).doing(|| "tell the init to go on".to_owned())
+    }
+
+    /// The child's next report, waiting for it.
+    ///
+    /// # Errors
+    /// When the socket fails or the message is not one of ours.
+    pub fn next(&self) -> Result<Report> {
+        let mut buffer = vec![0; MAX + 1];
+        let (length, mut fds) = match socket::receive(&self.0, &mut buffer) {
+            Err(Errno::ECONNRESET) => return Ok(Report::Gone),
+            other => other.doing(|| "listen to the init".to_owned())?,
+        };
+        let message = buffer.get(..length).unwrap_or_default();
+        let Some((tag, body)) = message.split_first() else { return Ok(Report::Gone) };
+        let text = || String::from_utf8_lossy(body).into_owned();
+        Ok(match (*tag, fds.pop()) {
+            (b'm', None) => Report::Mounted,
+            (b'l', Some(fd)) => Report::Listener(fd),
+            (b'w', None) => Report::Warning(text()),
+            (b'y', None) => Report::Ready,
+            (b'f', None) => Report::Failed(text()),
+            (other, _) => {
+                return Err(Error::Failed(format!("listen to the init: message {other:#x}")));
+            }
+        })
+    }
+}
+
+impl ToParent {
+    /// Reports to the parent.
+    ///
+    /// # Errors
+    /// `EPIPE` when it died.
+    pub fn report(&self, report: &Report) -> Result<()> {
+        let (tag, body, fd): (u8, &str, Option<&OwnedFd>) = match report {
+            Report::Mounted => (b'm', "", None),
+            Report::Listener(fd) => (b'l', "", Some(fd)),
+            Report::Warning(text) => (b'w', text, None),
+            Report::Ready => (b'y', "", None),
+            Report::Failed(text) => (b'f', text, None),
+            Report::Gone => return Ok(()),
+        };
+        let mut message = vec![tag];
+        message.extend(body.bytes().take(MAX));
+        let fds: Vec<_> = fd.iter().map(|fd| fd.as_fd()).collect();
+        socket::send(&self.0, &message, &fds).doing(|| "report to the runtime".to_owned())
+    }
+
+    /// Waits until the parent lets us go on.
+    ///
+    /// # Errors
+    /// When the parent died or says something else.
+    pub fn wait(&self, go: Go) -> Result<()> {
+        let mut buffer = [0; 8];
+        let (length, _) =
+            socket::receive(&self.0, &mut buffer).doing(|| "listen to the runtime".to_owned())?;
+        match buffer.get(..length) {
+            Some([tag]) if *tag == go as u8 => Ok(()),
+            Some([]) | None => Err(Error::Failed("the runtime is gone".to_owned())),
+            Some(other) => {
+                Err(Error::Failed(format!("expected {go:?} of the runtime, got {other:?}")))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_arrive_whole_and_in_order() {
+        let (parent, child) = pair().unwrap();
+        child.report(&Report::Warning("w".repeat(MAX + 5))).unwrap();
+        child.report(&Report::Failed("mount proc: no".to_owned())).unwrap();
+        drop(child);
+        assert!(matches!(parent.next().unwrap(), Report::Warning(text) if text.len() == MAX));
+        assert!(matches!(parent.next().unwrap(), Report::Failed(text) if text == "mount proc: no"));
+        assert!(matches!(parent.next().unwrap(), Report::Gone));
+    }
+
+    #[test]
+    fn a_child_whose_parent_died_does_not_go_on() {
+        let (parent, child) = pair().unwrap();
+        parent.go(Go::Placed).unwrap();
+        drop(parent);
+        child.wait(Go::Placed).unwrap();
+        assert!(child.wait(Go::Hooked).is_err());
+    }
+}
