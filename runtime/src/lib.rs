@@ -5,9 +5,13 @@
 //! follows a create step by step.
 
 pub mod cgroup;
+pub mod cli;
+pub mod cmd;
 pub mod error;
 pub mod gate;
 pub mod hooks;
+pub mod log;
+pub mod output;
 pub mod process;
 pub mod rootfs;
 pub mod seal;
@@ -17,6 +21,7 @@ pub mod state;
 pub mod store;
 pub mod sync;
 pub mod sys;
+pub mod time;
 pub mod undo;
 
 pub use error::{Error, Result};

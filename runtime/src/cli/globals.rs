@@ -1,0 +1,254 @@
+//! The options before the verb, and what follows from them and the environment.
+//!
+//! The environment is almost empty under most managers, and hostile under none: only
+//! `XDG_RUNTIME_DIR` and `USER` are looked at, and only when `--root` is absent.
+
+use std::ffi::OsStr;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Component, Path, PathBuf};
+
+use clap::Args;
+
+use crate::error::{Doing, Error, Result};
+
+/// Where the state of containers is kept unless told otherwise.
+const DEFAULT_ROOT: &str = "/run/corten";
+
+/// The global options as they stand on the command line.
+#[derive(Debug, Args)]
+#[group(skip)]
+pub(super) struct Options {
+    /// Directory for the state of containers [default: /run/corten, or $XDG_RUNTIME_DIR/corten
+    /// for an ordinary user].
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+
+    /// File that log lines are appended to [default: standard error].
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
+
+    /// Form of log lines: text or json.
+    #[arg(long, value_name = "FORMAT", value_parser = log_format)]
+    log_format: Option<LogFormat>,
+
+    /// Least level to log: error, warning, info or debug.
+    #[arg(long, value_name = "LEVEL", value_parser = log_level)]
+    log_level: Option<LogLevel>,
+
+    /// Log everything, at once, with the place in the source.
+    #[arg(long)]
+    debug: bool,
+
+    /// The same as --cgroup-manager systemd.
+    #[arg(long)]
+    systemd_cgroup: bool,
+
+    /// Who makes cgroups: cgroupfs, systemd or disabled.
+    #[arg(long, value_name = "MANAGER", value_parser = cgroup_manager)]
+    cgroup_manager: Option<CgroupManager>,
+
+    /// Whether cgroup permission errors are ignored: true, false or auto.
+    #[arg(long, value_name = "BOOL", value_parser = rootless)]
+    rootless: Option<Rootless>,
+
+    /// Accepted and ignored.
+    #[arg(long, hide = true)]
+    systemd_log: bool,
+
+    /// Print the version and exit.
+    #[arg(short, long)]
+    pub(super) version: bool,
+}
+
+/// The global options with their defaults filled in.
+#[derive(Debug, Clone)]
+pub struct Globals {
+    /// Directory for the state of containers: absolute, not `/`; it need not exist.
+    pub root: PathBuf,
+    /// Where `root` comes from.
+    pub root_from: RootFrom,
+    /// File for log lines; standard error without.
+    pub log: Option<PathBuf>,
+    /// Form of log lines.
+    pub log_format: LogFormat,
+    /// Least level that is logged.
+    pub log_level: LogLevel,
+    /// Log at once and with the place in the source.
+    pub debug: bool,
+    /// Who makes cgroups.
+    pub cgroup_manager: CgroupManager,
+    /// Whether cgroup permission errors are ignored.
+    pub rootless: Rootless,
+}
+
+/// Where the state directory's name comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RootFrom {
+    /// `--root`: `list` then wants it to exist.
+    Option,
+    /// `XDG_RUNTIME_DIR`: made with the sticky bit, so that cleaners of that directory spare it.
+    Xdg,
+    /// Neither.
+    Default,
+}
+
+/// Form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// `time="…" level=error msg="…"`.
+    Text,
+    /// `{"level":"error","msg":"…","time":"…"}`.
+    Json,
+}
+
+/// Severity of a log line.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
+pub enum LogLevel {
+    /// The command failed.
+    Error,
+    /// Something asked for was left out.
+    Warning,
+    /// Worth knowing.
+    Info,
+    /// For whoever debugs the runtime.
+    Debug,
+}
+
+/// Who makes cgroups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CgroupManager {
+    /// The runtime, in the cgroup file system.
+    Cgroupfs,
+    /// systemd, asked over D-Bus.
+    Systemd,
+    /// Nobody: the container stays in the caller's.
+    Disabled,
+}
+
+/// Whether cgroup permission errors are ignored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rootless {
+    /// Yes.
+    True,
+    /// No.
+    False,
+    /// If the caller is not root, or root only in a user namespace.
+    Auto,
+}
+
+fn log_format(text: &str) -> std::result::Result<LogFormat, String> {
+    match text {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        other => Err(format!("invalid log-format: {other}")),
+    }
+}
+
+fn log_level(text: &str) -> std::result::Result<LogLevel, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "error" | "fatal" | "panic" => Ok(LogLevel::Error),
+        "warn" | "warning" => Ok(LogLevel::Warning),
+        "info" => Ok(LogLevel::Info),
+        "debug" | "trace" => Ok(LogLevel::Debug),
+        _ => Err(format!("invalid log-level: {text}")),
+    }
+}
+
+fn cgroup_manager(text: &str) -> std::result::Result<CgroupManager, String> {
+    match text {
+        "cgroupfs" => Ok(CgroupManager::Cgroupfs),
+        "systemd" => Ok(CgroupManager::Systemd),
+        "disabled" => Ok(CgroupManager::Disabled),
+        other => Err(format!("invalid cgroup-manager: {other}")),
+    }
+}
+
+fn rootless(text: &str) -> std::result::Result<Rootless, String> {
+    match text {
+        "true" | "1" | "t" | "T" | "TRUE" | "True" => Ok(Rootless::True),
+        "false" | "0" | "f" | "F" | "FALSE" | "False" => Ok(Rootless::False),
+        "auto" => Ok(Rootless::Auto),
+        other => Err(format!("invalid value {other:?}: true, false or auto")),
+    }
+}
+
+impl Globals {
+    pub(super) fn resolve(options: Options) -> Result<Self> {
+        let (root, root_from) = match options.root {
+            Some(root) => (absolute(&root)?, RootFrom::Option),
+            None => match xdg_root() {
+                Some(root) => (root, RootFrom::Xdg),
+                None => (PathBuf::from(DEFAULT_ROOT), RootFrom::Default),
+            },
+        };
+        let cgroup_manager = match (options.cgroup_manager, options.systemd_cgroup) {
+            (Some(manager), _) => manager,
+            (None, true) => CgroupManager::Systemd,
+            (None, false) => CgroupManager::Cgroupfs,
+        };
+        let level = options.log_level.unwrap_or(LogLevel::Info);
+        Ok(Self {
+            root,
+            root_from,
+            log: options.log,
+            log_format: options.log_format.unwrap_or(LogFormat::Text),
+            log_level: if options.debug { LogLevel::Debug } else { level },
+            debug: options.debug,
+            cgroup_manager,
+            rootless: options.rootless.unwrap_or(Rootless::Auto),
+        })
+    }
+
+    /// Makes the state directory, and those above it, if they do not exist: for root only.
+    ///
+    /// # Errors
+    /// [`Error::Sys`] of mkdir or chmod.
+    pub fn make_root(&self) -> Result<()> {
+        let mut builder = std::fs::DirBuilder::new();
+        builder
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.root)
+            .doing(|| format!("mkdir {:?}", self.root))?;
+        if self.root_from == RootFrom::Xdg {
+            let mode = std::fs::Permissions::from_mode(0o1700);
+            std::fs::set_permissions(&self.root, mode)
+                .doing(|| format!("chmod {:?}", self.root))?;
+        }
+        Ok(())
+    }
+}
+
+/// An absolute path that is not the root directory, however written.
+fn absolute(root: &Path) -> Result<PathBuf> {
+    if root.as_os_str().is_empty() {
+        return Err(Error::Usage("--root: the directory's name is empty".to_owned()));
+    }
+    let root = std::path::absolute(root).doing(|| format!("find --root {root:?}"))?;
+    let depth = root.components().fold(0_usize, |depth, component| match component {
+        Component::Normal(_) => depth + 1,
+        Component::ParentDir => depth.saturating_sub(1),
+        _ => depth,
+    });
+    if depth == 0 {
+        return Err(Error::Usage("--root: / cannot hold the state of containers".to_owned()));
+    }
+    Ok(root)
+}
+
+/// `$XDG_RUNTIME_DIR/corten` for an ordinary user, and for the root of a user namespace unless
+/// `USER` says that it is meant to be root.
+fn xdg_root() -> Option<PathBuf> {
+    let dir = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty())?;
+    let ordinary = !nix::unistd::geteuid().is_root();
+    let user_is_root = || std::env::var_os("USER").as_deref() == Some(OsStr::new("root"));
+    (ordinary || (!user_is_root() && in_user_namespace())).then(|| Path::new(&dir).join("corten"))
+}
+
+/// Whether this process's uids are mapped; a kernel without user namespaces has no map.
+fn in_user_namespace() -> bool {
+    let Ok(map) = std::fs::read_to_string("/proc/self/uid_map") else { return false };
+    !map.split_ascii_whitespace().eq(["0", "0", "4294967295"])
+}

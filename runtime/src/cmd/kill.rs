@@ -1,0 +1,94 @@
+//! `corten kill`: sends a signal to a container.
+
+use clap::Args as ClapArgs;
+
+use crate::cli::{self, Globals};
+use crate::error::{Error, Result};
+
+/// The arguments of `corten kill`.
+#[derive(Debug, ClapArgs)]
+#[group(skip)]
+pub struct Args {
+    /// Signal every process of the container; a stopped container is no error.
+    #[arg(short, long)]
+    pub all: bool,
+
+    /// The container's id.
+    #[arg(value_name = "ID", value_parser = cli::container_id)]
+    pub id: String,
+
+    /// Name, with or without SIG, in any case, or number.
+    #[arg(value_name = "SIGNAL", default_value = "SIGTERM", value_parser = signal)]
+    pub signal: i32,
+}
+
+/// A signal's number from its number or name: `9`, `KILL`, `sigkill`, `RTMIN+3`, `SIGRTMAX`.
+fn signal(text: &str) -> std::result::Result<i32, String> {
+    let bad = || format!("{text:?} is not a signal");
+    if let Ok(number) = text.parse::<i32>() {
+        return if (0..=libc::SIGRTMAX()).contains(&number) { Ok(number) } else { Err(bad()) };
+    }
+    let upper = text.to_ascii_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    if let Some(rest) = name.strip_prefix("RTMIN") {
+        return real_time(libc::SIGRTMIN(), rest).ok_or_else(bad);
+    }
+    if let Some(rest) = name.strip_prefix("RTMAX") {
+        return real_time(libc::SIGRTMAX(), rest).ok_or_else(bad);
+    }
+    let full = match name {
+        "IOT" => "SIGABRT".to_owned(),
+        "CLD" => "SIGCHLD".to_owned(),
+        "POLL" => "SIGIO".to_owned(),
+        other => format!("SIG{other}"),
+    };
+    full.parse::<nix::sys::signal::Signal>().map(|signal| signal as i32).map_err(|_| bad())
+}
+
+fn real_time(base: i32, offset: &str) -> Option<i32> {
+    let offset = if offset.is_empty() { 0 } else { offset.parse::<i32>().ok()? };
+    let number = base.checked_add(offset)?;
+    (libc::SIGRTMIN()..=libc::SIGRTMAX()).contains(&number).then_some(number)
+}
+
+/// Carries out `corten kill`; the answer is the process's exit code.
+pub fn run(_globals: &Globals, _args: &Args) -> Result<u8> {
+    Err(Error::Unsupported("corten kill is not there yet".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::signal;
+
+    #[test]
+    fn a_signal_is_a_number_or_a_name_in_any_case() {
+        for (text, number) in [
+            ("9", 9),
+            ("KILL", 9),
+            ("SIGKILL", 9),
+            ("sigkill", 9),
+            ("Kill", 9),
+            ("TERM", 15),
+            ("IOT", 6),
+            ("POLL", 29),
+            ("0", 0),
+            ("64", 64),
+            ("RTMIN", 34),
+            ("SIGRTMIN+3", 37),
+            ("RTMAX", 64),
+            ("SIGRTMAX-1", 63),
+            ("WINCH", 28),
+        ] {
+            assert_eq!(signal(text), Ok(number), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_signal_is_refused() {
+        for text in
+            ["", "SIG", "65", "-1", "FOO", "RTMIN+31", "RTMIN-1", "RTMAX+1", "RTMIN+x", "9 "]
+        {
+            assert!(signal(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! One verb, one file: its arguments, one call, what it prints.
+//!
+//! [`dispatch`] builds the parser of the one verb that was asked for; [`tree`] is the whole
+//! command line for `--help`, completions and man pages.
+
+pub mod create;
+pub mod delete;
+pub mod exec;
+pub mod features;
+pub mod help;
+pub mod kill;
+pub mod list;
+pub mod pause;
+pub mod ps;
+pub mod resume;
+pub mod run;
+pub mod spec;
+pub mod start;
+pub mod state;
+pub mod update;
+pub mod version;
+
+use std::ffi::OsString;
+
+use crate::cli::{self, Globals};
+use crate::error::{Error, Result};
+
+/// The exit code of a command that failed.
+const FAILURE: u8 = 1;
+/// The exit code of a word that is no command, runc's.
+const UNKNOWN: u8 = 3;
+/// The exit code of an `exec` that failed itself, so that callers can tell it from the command's.
+const EXEC_FAILURE: u8 = 255;
+
+/// The verbs with the line that describes each, in the order that `--help` shows them.
+pub(crate) const VERBS: &[(&str, &str)] = &[
+    ("create", "Prepare a container; its program waits for start"),
+    ("start", "Let a created container run its program"),
+    ("run", "Create and start a container, and wait for it"),
+    ("exec", "Run another program in a container"),
+    ("kill", "Send a signal to a container"),
+    ("delete", "Remove a container and all that belongs to it"),
+    ("state", "Print the state of a container as JSON"),
+    ("list", "List containers"),
+    ("ps", "List the processes of a container"),
+    ("pause", "Freeze all processes of a container"),
+    ("resume", "Thaw a paused container"),
+    ("update", "Change the resource limits of a container"),
+    ("spec", "Write a config.json to start from"),
+    ("features", "Print what this runtime can do, as JSON"),
+];
+
+/// The exit code when `verb` fails: managers take that of a foreground `exec` for the command's.
+pub fn failure_code(verb: &str) -> u8 {
+    match verb {
+        "exec" => EXEC_FAILURE,
+        verb if is_known(verb) => FAILURE,
+        _ => UNKNOWN,
+    }
+}
+
+fn is_known(verb: &str) -> bool {
+    VERBS.iter().any(|(name, _)| *name == verb)
+}
+
+/// Parses the arguments of `verb` and carries it out; the answer is the process's exit code.
+///
+/// # Errors
+/// Whatever the verb fails with; [`Error::Usage`] for a verb that is none.
+pub fn dispatch(globals: &Globals, verb: &str, args: Vec<OsString>) -> Result<u8> {
+    match verb {
+        "create" => go("create", globals, args, create::run),
+        "start" => go("start", globals, args, start::run),
+        "run" => go("run", globals, args, run::run),
+        "exec" => go("exec", globals, args, exec::run),
+        "kill" => go("kill", globals, args, kill::run),
+        "delete" => go("delete", globals, args, delete::run),
+        "state" => go("state", globals, args, state::run),
+        "list" => go("list", globals, args, list::run),
+        "ps" => go("ps", globals, args, ps::run),
+        "pause" => go("pause", globals, args, pause::run),
+        "resume" => go("resume", globals, args, resume::run),
+        "update" => go("update", globals, args, update::run),
+        "spec" => go("spec", globals, args, spec::run),
+        "features" => go("features", globals, args, features::run),
+        other => Err(Error::Usage(format!("{other:?} is not a command; see corten --help"))),
+    }
+}
+
+fn go<A: clap::Args>(
+    verb: &'static str,
+    globals: &Globals,
+    args: Vec<OsString>,
+    run: fn(&Globals, &A) -> Result<u8>,
+) -> Result<u8> {
+    match cli::verb::<A>(verb, args)? {
+        Some(args) => run(globals, &args),
+        None => help::run(Some(verb)),
+    }
+}
+
+/// The whole command line, as clap describes it.
+pub fn tree() -> clap::Command {
+    let about = |name: &str| VERBS.iter().find(|(verb, _)| *verb == name).map(|(_, about)| *about);
+    let verb = |name: &'static str, augment: fn(clap::Command) -> clap::Command| {
+        augment(clap::Command::new(name)).about(about(name).unwrap_or_default())
+    };
+    fn of<A: clap::Args>(command: clap::Command) -> clap::Command {
+        A::augment_args(command)
+    }
+    let command = clap::Command::new("corten")
+        .about("An OCI container runtime: runs containers from bundles")
+        .subcommand_value_name("COMMAND")
+        .subcommand_help_heading("Commands");
+    cli::with_globals(command).subcommands([
+        verb("create", of::<create::Args>),
+        verb("start", of::<start::Args>),
+        verb("run", of::<run::Args>),
+        verb("exec", of::<exec::Args>),
+        verb("kill", of::<kill::Args>),
+        verb("delete", of::<delete::Args>),
+        verb("state", of::<state::Args>),
+        verb("list", of::<list::Args>),
+        verb("ps", of::<ps::Args>),
+        verb("pause", of::<pause::Args>),
+        verb("resume", of::<resume::Args>),
+        verb("update", of::<update::Args>),
+        verb("spec", of::<spec::Args>),
+        verb("features", of::<features::Args>),
+    ])
+}

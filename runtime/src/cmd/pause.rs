@@ -1,0 +1,20 @@
+//! `corten pause`: freezes all processes of a container.
+
+use clap::Args as ClapArgs;
+
+use crate::cli::{self, Globals};
+use crate::error::{Error, Result};
+
+/// The arguments of `corten pause`.
+#[derive(Debug, ClapArgs)]
+#[group(skip)]
+pub struct Args {
+    /// The container's id.
+    #[arg(value_name = "ID", value_parser = cli::container_id)]
+    pub id: String,
+}
+
+/// Carries out `corten pause`; the answer is the process's exit code.
+pub fn run(_globals: &Globals, _args: &Args) -> Result<u8> {
+    Err(Error::Unsupported("corten pause is not there yet".to_owned()))
+}
