@@ -1,1 +1,198 @@
-//! (placeholder)
+//! `config.json`: read, understood, validated. What comes out has no mistake that a later stage
+//! could only find half-way.
+//!
+//! A config is parsed straight into its types; that is the fast path, and what managers write takes
+//! it. When the types refuse it, the text is parsed again as a tree, [`lenient`] forgives what the
+//! spec or Go's parser forgives, and what is still wrong is told by its JSON path. A key given
+//! twice counts with its last value, unknown keys are ignored.
+//!
+//! The file is written by whoever wrote the bundle: its size is bounded, its depth too (serde_json
+//! stops at 128), and strings with NUL, which would end early in the kernel, are refused.
+
+mod lenient;
+pub mod validate;
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use oci_spec::runtime::{LinuxResources, Process, Spec};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use serde_json::error::Category;
+
+use crate::error::{Doing, Error, Result};
+use lenient::Kind;
+
+/// The most bytes of a config that are read.
+const SIZE_MAX: u64 = 256 << 20;
+
+/// The most bytes of a config that is parsed as a tree, which may take 30 times its size.
+const TREE_MAX: usize = 32 << 20;
+
+/// A config that was read, and the bytes it was read from.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The config, valid on its own.
+    pub spec: Spec,
+    /// The file as it was: the container's own copy is made from it.
+    pub bytes: Vec<u8>,
+}
+
+/// Reads and validates the config of a bundle: `config.json` there, or the file `config`.
+///
+/// # Errors
+/// [`Error::Sys`] when the file cannot be read, [`Error::Config`] for what is in it.
+pub fn load(bundle: &Path, config: Option<&Path>) -> Result<Loaded> {
+    let path = config.map_or_else(|| bundle.join("config.json"), Path::to_path_buf);
+    let bytes = read(&path)?;
+    let spec = parse(&bytes)?;
+    validate::spec(&spec)?;
+    Ok(Loaded { spec, bytes })
+}
+
+/// Parses a config that [`load`] has seen before, so it is not validated again.
+///
+/// # Errors
+/// [`Error::Config`] with the JSON path of the mistake, or its line and column.
+pub fn parse(bytes: &[u8]) -> Result<Spec> {
+    let mut spec: Spec = understand(bytes, Kind::Spec).map_err(Mistake::in_config)?;
+    let resources = spec.linux_mut().as_mut().and_then(|linux| linux.resources_mut().as_mut());
+    if let Some(resources) = resources {
+        forget_absent_pids_limit(resources, bytes, "/linux/resources/pids/limit");
+    }
+    Ok(spec)
+}
+
+/// Reads and validates the process of `exec --process`.
+///
+/// # Errors
+/// [`Error::Sys`] when the file cannot be read; otherwise the mistake, with the file's name.
+pub fn load_process(file: &Path) -> Result<Process> {
+    let bytes = read(file)?;
+    let process: Process =
+        understand(&bytes, Kind::Process).map_err(|mistake| mistake.in_file(file))?;
+    validate::process(&process, "process").map_err(|error| match error {
+        Error::Config { path, why } => Mistake { path, why }.in_file(file),
+        other => other,
+    })?;
+    Ok(process)
+}
+
+/// Parses the resources of `update --resources`; `from` names the file in errors.
+///
+/// # Errors
+/// The mistake with its JSON path.
+pub fn parse_resources(bytes: &[u8], from: &Path) -> Result<LinuxResources> {
+    let mut resources: LinuxResources =
+        understand(bytes, Kind::Resources).map_err(|mistake| mistake.in_file(from))?;
+    forget_absent_pids_limit(&mut resources, bytes, "/pids/limit");
+    Ok(resources)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    let file = File::open(path).doing(|| format!("open {}", path.display()))?;
+    let size = file.metadata().doing(|| format!("stat {}", path.display()))?.len();
+    // One byte more than the file has, so that the read that finds the end needs no growth.
+    let mut bytes = Vec::with_capacity(usize::try_from(size.min(SIZE_MAX)).unwrap_or(0) + 1);
+    file.take(SIZE_MAX + 1).read_to_end(&mut bytes).doing(|| format!("read {}", path.display()))?;
+    if bytes.len() as u64 > SIZE_MAX {
+        return Err(Error::Failed(format!("read {}: more than 256 MiB", path.display())));
+    }
+    Ok(bytes)
+}
+
+/// What is wrong with a file, and where in it.
+#[derive(Debug)]
+struct Mistake {
+    path: String,
+    why: String,
+}
+
+impl Mistake {
+    fn in_config(self) -> Error {
+        Error::config(self.path, self.why)
+    }
+
+    fn in_file(self, file: &Path) -> Error {
+        Error::Failed(format!("{}: {}: {}", file.display(), self.path, self.why))
+    }
+}
+
+/// Bytes to types: at once, or else by way of a tree.
+fn understand<T: DeserializeOwned>(bytes: &[u8], kind: Kind) -> Result<T, Mistake> {
+    match serde_json::from_slice::<T>(bytes) {
+        Ok(_) if holds_nul(bytes) => by_tree(bytes, kind),
+        Ok(value) => Ok(value),
+        Err(error) if error.classify() != Category::Data || bytes.len() > TREE_MAX => {
+            Err(misspelt(&error))
+        }
+        Err(_) => by_tree(bytes, kind),
+    }
+}
+
+fn by_tree<T: DeserializeOwned>(bytes: &[u8], kind: Kind) -> Result<T, Mistake> {
+    let mut tree: Value = serde_json::from_slice(bytes).map_err(|error| misspelt(&error))?;
+    lenient::forgive(&mut tree, kind);
+    if let Some(path) = path_of_nul(&tree) {
+        return Err(Mistake { path, why: "a string contains a NUL character".to_owned() });
+    }
+    serde_path_to_error::deserialize(tree).map_err(|error| {
+        let path = error.path().to_string();
+        let path = if path == "." { kind.name().to_owned() } else { path };
+        Mistake { path, why: error.into_inner().to_string() }
+    })
+}
+
+/// serde_json puts the place behind what is wrong; we put it before.
+fn misspelt(error: &serde_json::Error) -> Mistake {
+    let (line, column) = (error.line(), error.column());
+    let text = error.to_string();
+    let place = format!(" at line {line} column {column}");
+    let why = text.strip_suffix(&place).unwrap_or(&text).to_owned();
+    Mistake { path: format!("line {line} column {column}"), why }
+}
+
+/// Whether NUL may be in a string: it can be written only as this escape.
+fn holds_nul(bytes: &[u8]) -> bool {
+    memchr::memmem::find(bytes, b"\\u0000").is_some()
+}
+
+/// The JSON path of the first string or key that contains NUL.
+fn path_of_nul(tree: &Value) -> Option<String> {
+    let mut left = vec![(String::new(), tree)];
+    while let Some((path, value)) = left.pop() {
+        match value {
+            Value::String(text) if text.contains('\0') => return Some(path),
+            Value::Array(values) => left.extend(
+                values.iter().enumerate().map(|(index, value)| (format!("{path}[{index}]"), value)),
+            ),
+            Value::Object(members) => {
+                for (key, value) in members {
+                    if key.contains('\0') {
+                        return Some(path);
+                    }
+                    let dot = if path.is_empty() { "" } else { "." };
+                    left.push((format!("{path}{dot}{key}"), value));
+                }
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+/// oci-spec reads an absent `pids.limit` as 0, but 0 is a limit (runtime-spec main: a pointer since
+/// then), and absent is none.
+fn forget_absent_pids_limit(resources: &mut LinuxResources, bytes: &[u8], pointer: &str) {
+    if resources.pids().as_ref().is_none_or(|pids| pids.limit() != 0) {
+        return;
+    }
+    let tree: Value = serde_json::from_slice(bytes).unwrap_or_default();
+    if tree.pointer(pointer).is_none_or(Value::is_null) {
+        resources.set_pids(None);
+    }
+}
+
+#[cfg(test)]
+mod tests;
