@@ -1,0 +1,98 @@
+//! The host's view of the containers' cgroups, v1, hybrid or v2.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+/// A mounted hierarchy.
+#[derive(Debug, Clone)]
+pub struct Hierarchy {
+    /// Where it is mounted.
+    pub mount: PathBuf,
+    /// Its controllers; empty for v2.
+    pub controllers: Vec<String>,
+    /// Whether it is the unified one.
+    pub unified: bool,
+}
+
+/// All hierarchies mounted on this host.
+pub fn hierarchies() -> &'static [Hierarchy] {
+    static ALL: OnceLock<Vec<Hierarchy>> = OnceLock::new();
+    ALL.get_or_init(|| {
+        let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        table.lines().filter_map(parse).filter(|h| h.mount.starts_with("/sys/fs/cgroup")).collect()
+    })
+}
+
+fn parse(line: &str) -> Option<Hierarchy> {
+    let (left, right) = line.split_once(" - ")?;
+    let mut right = right.split(' ');
+    let unified = match right.next()? {
+        "cgroup" => false,
+        "cgroup2" => true,
+        _ => return None,
+    };
+    let controllers = match unified {
+        true => Vec::new(),
+        false => right.nth(1)?.split(',').filter(|o| *o != "rw").map(str::to_owned).collect(),
+    };
+    Some(Hierarchy { mount: left.split(' ').nth(4)?.into(), controllers, unified })
+}
+
+/// Whether controllers live on v2 here.
+pub fn is_v2() -> bool {
+    hierarchies().iter().any(|h| h.unified && h.mount == Path::new("/sys/fs/cgroup"))
+}
+
+/// The directory of the cgroup `path` in the hierarchy of `controller`; `None` if it isn't mounted.
+pub fn directory(controller: &str, path: &str) -> Option<PathBuf> {
+    let holds = |h: &&Hierarchy| {
+        if is_v2() { h.unified } else { h.controllers.iter().any(|c| c == controller) }
+    };
+    Some(hierarchies().iter().find(holds)?.mount.join(path.trim_start_matches('/')))
+}
+
+/// The cgroup above those of all containers of this harness, in every hierarchy.
+pub fn parent() -> String {
+    format!("/corten-test-{}", std::process::id())
+}
+
+/// Removes the parent that the runtime made for us.
+pub fn remove_parent() {
+    for hierarchy in hierarchies() {
+        let _ = fs::remove_dir(hierarchy.mount.join(parent().trim_start_matches('/')));
+    }
+}
+
+/// Every cgroup whose name contains `tag`, in every hierarchy.
+pub fn tagged(tag: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for hierarchy in hierarchies() {
+        search(&hierarchy.mount, tag, 4, &mut found);
+    }
+    found
+}
+
+fn search(dir: &Path, tag: &str, depth: u32, found: &mut Vec<PathBuf>) {
+    let Ok(entries) = fs::read_dir(dir) else { return };
+    for entry in entries.flatten().filter(|e| e.file_type().is_ok_and(|kind| kind.is_dir())) {
+        if entry.file_name().to_string_lossy().contains(tag) {
+            found.push(entry.path());
+        } else if depth > 1 {
+            search(&entry.path(), tag, depth - 1, found);
+        }
+    }
+}
+
+/// Removes cgroups with everything below them.
+pub fn remove(paths: &[PathBuf]) {
+    for path in paths {
+        if let Ok(entries) = fs::read_dir(path) {
+            let below: Vec<_> =
+                entries.flatten().map(|e| e.path()).filter(|p| p.is_dir()).collect();
+            remove(&below);
+        }
+        let _ = fs::write(path.join("freezer.state"), "THAWED");
+        let _ = fs::remove_dir(path);
+    }
+}
