@@ -6,6 +6,12 @@ use crate::output;
 /// The runtime-spec that this runtime implements.
 pub const SPEC: &str = "1.3.0";
 
+/// The commit this was built from, if the build says so.
+pub const COMMIT: &str = match option_env!("CORTEN_COMMIT") {
+    Some(commit) => commit,
+    None => "unknown",
+};
+
 /// Prints the version.
 ///
 /// # Errors
@@ -18,8 +24,7 @@ pub fn run() -> Result<u8> {
 /// dockerd reads every line and takes the last that contains the word `version`, so only the
 /// first may (P10); it also reads `commit:` and `spec:`.
 fn text() -> String {
-    let commit = option_env!("CORTEN_COMMIT").unwrap_or("unknown");
-    format!("corten version {}\ncommit: {commit}\nspec: {SPEC}\n", env!("CARGO_PKG_VERSION"))
+    format!("corten version {}\ncommit: {COMMIT}\nspec: {SPEC}\n", env!("CARGO_PKG_VERSION"))
 }
 
 #[cfg(test)]

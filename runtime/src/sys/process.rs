@@ -121,6 +121,12 @@ pub fn exit_now(status: i32) -> ! {
     unsafe { libc::_exit(status) }
 }
 
+/// Makes a write to a pipe or socket without a reader fail with `EPIPE` instead of killing us.
+pub fn ignore_broken_pipes() {
+    // SAFETY: SIG_IGN is a valid disposition of SIGPIPE, which cannot fail then.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+}
+
 /// Gives every signal its default action: what the caller ignores, the container must not.
 pub fn default_signals() {
     for signal in 1..=libc::SIGRTMAX() {
