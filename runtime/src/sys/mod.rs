@@ -7,6 +7,7 @@
 
 pub mod fs;
 pub mod process;
+pub mod seccomp;
 pub mod socket;
 
 use nix::errno::Errno;
