@@ -10,6 +10,7 @@ pub mod bundle;
 pub mod cgroups;
 pub mod console;
 pub mod driver;
+pub mod managers;
 pub mod oracle;
 pub mod suite;
 
