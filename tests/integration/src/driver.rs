@@ -13,12 +13,12 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::bundle::Bundle;
 use crate::oracle::Oracle;
+use crate::reaper;
 
 /// How long a command may take. Generous: a busy machine must not fail a test.
 pub const DEADLINE: Duration = Duration::from_secs(30);
@@ -86,7 +86,7 @@ impl Output {
         if !self.words_matter {
             return self;
         }
-        let text = self.stderr.to_lowercase();
+        let text = self.stderr.replace("\\\"", "\"").to_lowercase();
         assert!(
             alternatives.split('|').any(|words| text.contains(&words.to_lowercase())),
             "{self} should have said {alternatives:?}"
@@ -107,9 +107,11 @@ impl Output {
         serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("{self}: not JSON: {e}"))
     }
 
-    /// Every line of standard output that is JSON: what the probe's steps printed.
+    /// Every line of standard output that is JSON: what the probe's steps printed. script(1) puts
+    /// `^@` before the first.
     pub fn facts(&self) -> Vec<Value> {
-        self.stdout.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+        let parse = |line: &str| serde_json::from_str(line.trim_start_matches("^@")).ok();
+        self.stdout.lines().filter_map(parse).collect()
     }
 
     /// The nth fact the probe printed.
@@ -185,11 +187,13 @@ impl Running {
                     panic!("`{}` did not end within {DEADLINE:?}: {err}", self.line);
                 }
                 None => {
+                    reaper::reap();
                     std::thread::sleep(pause);
                     pause = (pause * 2).min(Duration::from_millis(5));
                 }
             }
         };
+        reaper::disown(self.pid());
         let read = |path| String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned();
         Output {
             code: status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)),
@@ -207,6 +211,7 @@ impl Drop for Running {
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
+        reaper::disown(self.pid());
     }
 }
 
@@ -341,6 +346,7 @@ impl Test {
             .stdout(File::create(&out).expect("make an output file"))
             .stderr(File::create(&err).expect("make an output file"));
         let child = command.spawn().unwrap_or_else(|e| panic!("start {line:?}: {e}"));
+        reaper::own(child.id() as i32);
         Running { child, out, err, line: line.join(" ") }
     }
 
@@ -498,12 +504,9 @@ impl Test {
     pub fn exit_code(&self, pid: i32) -> i32 {
         let mut code = None;
         wait_until(&format!("process {pid} ends"), || {
-            code = match waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::Exited(_, code)) => Some(code),
-                Ok(WaitStatus::Signaled(_, signal, _)) => Some(128 + signal as i32),
-                Ok(_) => None,
-                Err(e) => panic!("process {pid} was not left to its caller's subreaper: {e}"),
-            };
+            code = reaper::ended(pid).unwrap_or_else(|e| {
+                panic!("process {pid} was not left to its caller's subreaper: {e}")
+            });
             code.is_some()
         });
         code.unwrap_or_default()

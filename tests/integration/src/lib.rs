@@ -12,6 +12,7 @@ pub mod console;
 pub mod driver;
 pub mod managers;
 pub mod oracle;
+pub mod reaper;
 pub mod suite;
 
 pub use bundle::Bundle;

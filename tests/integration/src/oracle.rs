@@ -14,10 +14,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::cgroups;
+use crate::reaper::reap;
 
 /// What was there before the test, and by which names its things are known.
 #[derive(Debug)]
@@ -183,15 +183,6 @@ fn settled(find: impl Fn() -> Vec<String>) -> Vec<String> {
             return found;
         }
         std::thread::sleep(Duration::from_millis(2));
-    }
-}
-
-/// Waits for every dead child: a zombie that only we can reap is no leak of the runtime.
-fn reap() {
-    while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-        if status == WaitStatus::StillAlive {
-            break;
-        }
     }
 }
 
