@@ -1,0 +1,65 @@
+# make run: a container in two commands.  make test: everything.  make help: the rest.
+SHELL := /bin/bash
+TARGET ?= $(shell rustc -vV | sed -n 's/^host: //p')
+CARGO ?= cargo
+PREFIX ?= /usr/local
+DESTDIR ?=
+# The runtime under test; `make test-integration RUNTIME=runc` takes the packaged one.
+RUNTIME ?= $(CURDIR)/bin/corten
+SUITE ?=
+OUT := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/$(TARGET)/release
+export RUNTIME TARGET
+
+.PHONY: help build run test test-unit test-integration lint install bench conformance clean
+
+help:
+	@echo 'build              bin/corten, static and stripped'
+	@echo 'run                a container from bundles/hello'
+	@echo 'test               everything, as root; ends with a summary line'
+	@echo 'test-unit          tests inside the crates'
+	@echo 'test-integration   SUITE=name (all suites without), RUNTIME=path or name'
+	@echo 'lint               formatting and clippy'
+	@echo 'install            PREFIX=$(PREFIX) DESTDIR='
+	@echo 'bench              against the packaged crun and runc'
+	@echo 'conformance        VALIDATION=dir with runtime-tools validation programs'
+
+build: | tools
+	@$(CARGO) build --quiet --release --target $(TARGET) -p corten
+	@mkdir -p bin
+	@install -m 0755 $(OUT)/corten bin/.corten.new && mv -f bin/.corten.new bin/corten
+
+# A linker and the static C library are all that Rust needs from the system.
+.PHONY: tools
+tools:
+	@scripts/need-packages build
+
+run: build
+	@scripts/run-hello
+
+test: | tools
+	@scripts/test unit integration managers
+
+test-unit: | tools
+	@scripts/test unit
+
+test-integration: | tools
+	@scripts/test integration $(SUITE)
+
+lint:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --quiet --workspace --all-targets --target $(TARGET) -- -D warnings
+
+install: build
+	install -D -m 0755 bin/corten $(DESTDIR)$(PREFIX)/bin/corten
+
+bench: build
+	@scripts/need-packages peers
+	$(CARGO) build --quiet --release --target $(TARGET) -p corten-bench
+	$(OUT)/bench $(BENCH_ARGS)
+
+conformance: build
+	@scripts/conformance $(VALIDATION)
+
+clean:
+	$(CARGO) clean
+	rm -rf bin bundles/*/rootfs
