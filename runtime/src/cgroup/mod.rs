@@ -1,9 +1,333 @@
-//! placeholder
+//! The container's control groups: v1, hybrid and v2, written directly (the cgroupfs driver).
+//!
+//! The order is the caller's to keep, and each step says what it needs:
+//! [`Plan::new`] (pure) → [`Cgroup::locate`] → the caller journals [`Cgroup::record`] →
+//! [`Cgroup::create`] → [`Cgroup::apply`] → the process is born in the group
+//! ([`Cgroup::clone_fd`]) or moved there ([`Cgroup::join`]). Limits come before the process, so
+//! that it never runs without them; the devices may come later ([`Cgroup::apply_devices`]), as
+//! mounting a file system in the container can need a device that the container may not use.
+//! After a crash, or in another command, [`Cgroup::open`] takes the record up again.
+//!
+//! What is removed at the end is what was not there before: the group itself in each hierarchy.
+//! Parents stay, as with runc, because other containers are being created in them.
+//!
+//! Threats: a path that leads out of the hierarchy ([`plan`], [`dir`]); another container's group
+//! taken over or killed (a group with processes is refused); a process that survives a kill
+//! ([`kill`](Cgroup::kill_all) checks that the group is empty); a limit that was asked for and is
+//! not there (a missing controller is an error, and values that the kernel bends are checked).
+
+mod apply;
+mod create;
+pub mod device_program;
+pub mod devices;
+pub mod dir;
+mod freezer;
+mod kill;
+mod locate;
+mod mounts;
+pub mod plan;
+mod remove;
+pub mod stats;
+mod update;
+pub mod v1;
+pub mod v2;
+
+#[cfg(test)]
+mod tests;
+
+use std::cell::OnceCell;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Record {}
+
+use self::dir::Dir;
+pub use self::mounts::Hierarchy;
+pub use self::plan::{Options, Plan};
+pub use self::stats::Stats;
+use crate::error::{Doing, Error, Result};
+
+/// Which cgroups this host has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Version {
+    /// None that we may use: not mounted, or no permission and nothing asked (rootless).
+    None,
+    /// One hierarchy for each controller.
+    V1,
+    /// v1, and v2 without controllers beside it.
+    Hybrid,
+    /// One hierarchy.
+    V2,
+}
+
+/// Where the groups are: what the journal keeps, and all that `delete` needs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Which cgroups.
+    pub version: Version,
+    /// A permission that is missing was tolerated at create and is later.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lenient: bool,
+    /// The group in each hierarchy.
+    pub groups: Vec<Location>,
+}
+
 impl Record {
-    pub fn is_frozen(&self) -> crate::Result<bool> {
+    /// No cgroups at all, as with `--cgroup-manager disabled`.
+    pub fn none() -> Self {
+        Self { version: Version::None, lenient: false, groups: Vec::new() }
+    }
+
+    /// Whether the container is paused, as [`Cgroup::is_frozen`], for `state` and `list`: one
+    /// small file is read.
+    ///
+    /// # Errors
+    /// The errno of reading it, except for its absence.
+    pub fn is_frozen(&self) -> Result<bool> {
+        let freezer = self.groups.iter().find(|group| group.has("freezer"));
+        let freezer = freezer.or_else(|| self.groups.iter().find(|group| group.has("")));
+        freezer.map_or(Ok(false), |at| {
+            let groups = vec![Group::new(at.clone())];
+            Cgroup { version: self.version, lenient: self.lenient, groups }.is_frozen()
+        })
+    }
+}
+
+/// The group in one hierarchy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Location {
+    /// As in /proc/self/cgroup: `cpu,cpuacct`, `name=systemd`, empty for v2.
+    pub controllers: String,
+    /// Where the hierarchy is mounted.
+    pub mount: PathBuf,
+    /// The group, below `mount`.
+    pub path: PathBuf,
+    /// It was there before us, so it stays after us.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub existed: bool,
+}
+
+impl Location {
+    fn absolute(&self) -> PathBuf {
+        self.mount.join(&self.path)
+    }
+
+    fn has(&self, controller: &str) -> bool {
+        self.controllers.split(',').any(|name| name == controller)
+    }
+}
+
+/// A group in one hierarchy; its directories are opened when first needed.
+#[derive(Debug)]
+struct Group {
+    at: Location,
+    mount: OnceCell<Dir>,
+    dir: OnceCell<Dir>,
+}
+
+impl Group {
+    fn new(at: Location) -> Self {
+        Self { at, mount: OnceCell::new(), dir: OnceCell::new() }
+    }
+
+    fn is_v2(&self) -> bool {
+        self.at.controllers.is_empty()
+    }
+
+    fn mount(&self) -> Result<&Dir> {
+        if self.mount.get().is_none() {
+            let open = Dir::open(&self.at.mount).doing(|| format!("open {:?}", self.at.mount))?;
+            // Nobody else sets it: there are no threads and `open` does not recurse.
+            drop(self.mount.set(open));
+        }
+        self.mount.get().ok_or_else(|| gone(&self.at.mount))
+    }
+
+    /// The group's directory; `None` when somebody has removed it.
+    fn find(&self) -> Result<Option<&Dir>> {
+        if self.dir.get().is_none() {
+            match self.mount()?.sub(&self.at.path) {
+                Ok(open) => drop(self.dir.set(open)),
+                Err(Errno::ENOENT | Errno::ENODEV) => return Ok(None),
+                Err(errno) => return Err(errno).doing(|| format!("open {:?}", self.at.absolute())),
+            }
+        }
+        Ok(self.dir.get())
+    }
+
+    /// The group's directory, which must be there.
+    fn dir(&self) -> Result<&Dir> {
+        self.find()?.ok_or_else(|| gone(&self.at.absolute()))
+    }
+}
+
+fn gone(path: &Path) -> Error {
+    Error::sys(format!("open {path:?}"), Errno::ENOENT)
+}
+
+/// A container's groups in all hierarchies.
+#[derive(Debug)]
+pub struct Cgroup {
+    version: Version,
+    lenient: bool,
+    groups: Vec<Group>,
+}
+
+impl Cgroup {
+    /// Takes up the groups of a journal. Nothing is opened before it is needed.
+    pub fn open(record: &Record) -> Self {
+        Self {
+            version: record.version,
+            lenient: record.lenient,
+            groups: record.groups.iter().cloned().map(Group::new).collect(),
+        }
+    }
+
+    /// What to journal: after [`Cgroup::locate`], and again after [`Cgroup::create`], which may
+    /// have gone on without some groups.
+    pub fn record(&self) -> Record {
+        Record {
+            version: self.version,
+            lenient: self.lenient,
+            groups: self.groups.iter().map(|group| group.at.clone()).collect(),
+        }
+    }
+
+    /// Which cgroups this is made of.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// Whether any of the groups is still there.
+    ///
+    /// # Errors
+    /// The errno of looking for one.
+    pub fn exists(&self) -> Result<bool> {
+        for group in &self.groups {
+            let mount = group.mount()?;
+            if mount.has(&group.at.path).doing(|| format!("look for {:?}", group.at.absolute()))? {
+                return Ok(true);
+            }
+        }
         Ok(false)
     }
+
+    fn v2(&self) -> Option<&Group> {
+        self.groups.iter().find(|group| group.is_v2())
+    }
+
+    fn v1(&self, controller: &str) -> Option<&Group> {
+        self.groups.iter().find(|group| group.at.has(controller))
+    }
+
+    /// Who has a controller's files.
+    fn group_of(&self, controller: &str) -> Option<&Group> {
+        if self.version == Version::V2 { self.v2() } else { self.v1(controller) }
+    }
+
+    /// The v2 directory for `CLONE_INTO_CGROUP`: the process is born in it and needs no move.
+    /// Needs Linux 5.7; before, and on v1, [`Cgroup::join`] is the way.
+    ///
+    /// # Errors
+    /// The group is gone.
+    pub fn clone_fd(&self) -> Result<Option<OwnedFd>> {
+        let Some(group) = self.v2() else { return Ok(None) };
+        let fd = group.dir()?.as_fd().try_clone_to_owned();
+        fd.doing(|| format!("duplicate the fd of {:?}", group.at.absolute())).map(Some)
+    }
+
+    /// Moves a process and all its threads into every group; into all but the v2 one when it was
+    /// born there.
+    ///
+    /// # Errors
+    /// `ESRCH` when the process has gone, `ENOENT` when a group has, `EBUSY` when the v2 group has
+    /// sub-groups with controllers, `EOPNOTSUPP` when it is part of a threaded tree.
+    pub fn join(&self, pid: Pid, born_in_v2: bool) -> Result<()> {
+        let text = pid.to_string();
+        for group in self.groups.iter().filter(|group| !(born_in_v2 && group.is_v2())) {
+            let joined = group.dir().and_then(|dir| dir.write("cgroup.procs", &text));
+            match joined {
+                Err(error) if self.lenient && error.errno().is_some_and(no_permission) => {
+                    tracing::debug!("going on outside of a cgroup: {error}");
+                }
+                other => other.doing(|| format!("move process {pid} into its cgroup"))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Opened `cgroup.procs` files, so that a process can move itself by writing "0" to each,
+    /// while its parent does something else. Same groups as [`Cgroup::join`].
+    ///
+    /// # Errors
+    /// A group is gone, or its file may not be written.
+    pub fn procs_files(&self, born_in_v2: bool) -> Result<Vec<OwnedFd>> {
+        let wanted = self.groups.iter().filter(|group| !(born_in_v2 && group.is_v2()));
+        let mut files = Vec::with_capacity(self.groups.len());
+        for group in wanted {
+            let dir = group.dir()?;
+            match dir.file("cgroup.procs", nix::fcntl::OFlag::O_WRONLY) {
+                Err(errno) if self.lenient && no_permission(errno) => {}
+                other => files
+                    .push(other.doing(|| format!("open {:?}", dir.path().join("cgroup.procs")))?),
+            }
+        }
+        Ok(files)
+    }
+
+    /// The sub-groups that `exec --cgroup` names: `path` in every hierarchy, or
+    /// `controller[,controller]:path` in some. They must exist already.
+    ///
+    /// # Errors
+    /// A path that leads out of the container's group, an unknown controller, a missing group.
+    pub fn sub_groups(&self, specs: &[impl AsRef<str>]) -> Result<Self> {
+        let mut record = self.record();
+        for spec in specs.iter().map(AsRef::as_ref) {
+            let (controllers, path) = spec.split_once(':').unwrap_or(("", spec));
+            let below = Path::new(path.trim_start_matches('/'));
+            if below.components().any(|part| !matches!(part, std::path::Component::Normal(_))) {
+                return Err(Error::Usage(format!("bad sub cgroup path: {path}")));
+            }
+            for name in controllers.split(',') {
+                let mut hits = 0;
+                for group in &mut record.groups {
+                    if name.is_empty() || group.has(name) {
+                        group.path.push(below);
+                        hits += 1;
+                    }
+                }
+                if hits == 0 {
+                    return Err(Error::Usage(format!("unknown controller {name} in --cgroup")));
+                }
+            }
+        }
+        let sub = Self::open(&record);
+        for group in &sub.groups {
+            group.dir()?;
+        }
+        Ok(sub)
+    }
+
+    /// How many processes of the container the kernel has killed for want of memory; 0 where the
+    /// kernel does not tell.
+    ///
+    /// # Errors
+    /// The errno of reading it.
+    pub fn oom_kill_count(&self) -> Result<u64> {
+        let Some(group) = self.group_of("memory") else { return Ok(0) };
+        let Some(dir) = group.find()? else { return Ok(0) };
+        let file = if group.is_v2() { "memory.events" } else { "memory.oom_control" };
+        match dir.try_read(file) {
+            Ok(text) => Ok(stats::value_of(&text, "oom_kill").unwrap_or(0)),
+            Err(Errno::ENOENT | Errno::ENODEV) => Ok(0),
+            Err(errno) => Err(errno).doing(|| format!("read {:?}", dir.path().join(file))),
+        }
+    }
+}
+
+fn no_permission(errno: Errno) -> bool {
+    matches!(errno, Errno::EACCES | Errno::EPERM | Errno::EROFS)
 }

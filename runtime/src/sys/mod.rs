@@ -5,6 +5,7 @@
 //! [`nix::errno::Errno`]: the caller knows what it was doing and says so ([`crate::error::Doing`]).
 #![allow(unsafe_code)]
 
+pub mod bpf;
 pub mod fs;
 pub mod process;
 pub mod seccomp;

@@ -1,0 +1,271 @@
+//! Making the groups.
+
+use std::path::Path;
+
+use nix::errno::Errno;
+
+use super::dir::{Dir, Step, walk};
+use super::{Cgroup, Group, Plan, Version, no_permission};
+use crate::error::{Doing, Error, Result};
+
+impl Cgroup {
+    /// Makes the group in every hierarchy, ready to take processes. What was made is removed again
+    /// when a later one fails.
+    ///
+    /// # Errors
+    /// A limit that this host's cgroups can't do; a group that has processes or is frozen; the
+    /// errno of making one.
+    pub fn create(&mut self, plan: &Plan) -> Result<()> {
+        let wanted = self.writes(&plan.resources)?;
+        self.check_controllers(&wanted)?;
+        let mut made = Vec::with_capacity(self.groups.len());
+        let mut result = self.make(plan, &mut made);
+        if result.is_ok() {
+            // Some may have been left out for want of permission.
+            result = self.check_controllers(&wanted);
+        }
+        if result.is_err() {
+            for group in made.iter().rev().filter_map(|name| self.v1(name).or_else(|| self.v2())) {
+                if let Err(error) = group.mount().map(|mount| mount.rmdir(&group.at.path)) {
+                    tracing::debug!("undo: {error}");
+                }
+            }
+        }
+        result
+    }
+
+    /// `made` gets the first controller of each group that was not there.
+    fn make(&mut self, plan: &Plan, made: &mut Vec<String>) -> Result<()> {
+        let mut forbidden = Vec::new();
+        for (index, group) in self.groups.iter().enumerate() {
+            let result = make(group, self.version);
+            let name = group.at.controllers.split(',').next().unwrap_or_default().to_owned();
+            match result {
+                Ok(true) => made.push(name),
+                Ok(false) => refuse_processes(group)?,
+                Err(errno) if plan.lenient() && no_permission(errno) => {
+                    forbidden.push(index);
+                    continue;
+                }
+                Err(errno) => {
+                    return Err(errno).doing(|| format!("create {:?}", group.at.absolute()));
+                }
+            }
+            refuse_frozen(group)?;
+            if group.at.has("cpuset") {
+                fill_cpuset(group, plan)?;
+            }
+        }
+        for index in forbidden.into_iter().rev() {
+            let group = self.groups.remove(index);
+            tracing::debug!("no permission for {:?}: going on without", group.at.absolute());
+        }
+        if self.groups.is_empty() {
+            self.version = Version::None;
+        }
+        if let (Some(owner), Some(group)) = (plan.owner, self.v2()) {
+            delegate(group.dir()?, owner)?;
+        }
+        Ok(())
+    }
+
+    /// Every controller that a limit needs must be there.
+    fn check_controllers(&self, wanted: &[super::plan::Write]) -> Result<()> {
+        for write in wanted.iter().filter(|write| !write.optional) {
+            if self.group_of(&write.controller).is_none() {
+                let (json, name) = (&write.json, &write.controller);
+                return Err(Error::Unsupported(if self.lenient {
+                    format!("cannot set {name} limit: container could not join or create cgroup")
+                } else {
+                    format!("linux.resources.{json}: cgroup controller {name} is not mounted")
+                }));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether the directory had to be made; its parents come along.
+fn make(group: &Group, version: Version) -> Result<bool, Errno> {
+    let mount = group.mount().map_err(|error| error.errno().unwrap_or(Errno::ENOENT))?;
+    let path = &group.at.path;
+    if version == Version::V2 {
+        enable_controllers(mount, path)?;
+    }
+    let mut made = mount.mkdir(path);
+    if made == Err(Errno::ENOENT) {
+        let mut parents: Vec<&Path> = path.ancestors().skip(1).collect();
+        parents.pop();
+        for parent in parents.into_iter().rev() {
+            match mount.mkdir(parent) {
+                Ok(()) | Err(Errno::EEXIST) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        made = mount.mkdir(path);
+    }
+    let made = match made {
+        Ok(()) => true,
+        Err(Errno::EEXIST) => false,
+        Err(errno) => return Err(errno),
+    };
+    let dir = mount.sub(path)?;
+    if version == Version::V2 && made {
+        check_type(&dir)?;
+    }
+    drop(group.dir.set(dir));
+    Ok(made)
+}
+
+/// v2: every ancestor must hand the controllers down. All of them, as managers read statistics of
+/// controllers that have no limit.
+fn enable_controllers(mount: &Dir, path: &Path) -> Result<(), Errno> {
+    let all = mount.try_read("cgroup.controllers")?;
+    let parent = path.parent().unwrap_or(Path::new(""));
+    if let Ok(parent) = mount.sub(parent)
+        && lacks(&parent.try_read("cgroup.subtree_control")?, &all).is_empty()
+    {
+        return Ok(());
+    }
+    let mut ancestors: Vec<&Path> = path.ancestors().skip(1).collect();
+    ancestors.reverse();
+    for ancestor in ancestors {
+        if !ancestor.as_os_str().is_empty() {
+            match mount.mkdir(ancestor) {
+                Ok(()) | Err(Errno::EEXIST) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        let dir = mount.sub(ancestor)?;
+        let missing = lacks(&dir.try_read("cgroup.subtree_control")?, &all);
+        if missing.is_empty() || dir.try_write("cgroup.subtree_control", &missing).is_ok() {
+            continue;
+        }
+        // One of them stops all: a controller that is not delegated to us, realtime processes
+        // under the cpu controller. A limit that needs it fails by name when it is written.
+        for one in missing.split(' ') {
+            if let Err(errno) = dir.try_write("cgroup.subtree_control", one) {
+                tracing::debug!("{one} for the groups below {:?}: {errno}", dir.path());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// `+a +b` for what of `wanted` is not in `have`.
+fn lacks(have: &str, wanted: &str) -> String {
+    let missing =
+        wanted.split_whitespace().filter(|name| !have.split_whitespace().any(|h| h == *name));
+    missing.map(|name| format!("+{name}")).collect::<Vec<_>>().join(" ")
+}
+
+/// v2: below a threaded group, or one with processes and threaded sub-groups, a new group can't
+/// take processes until it is threaded too; then it has no memory or io controller, which a limit
+/// that needs one will say.
+fn check_type(dir: &Dir) -> Result<(), Errno> {
+    match dir.try_read("cgroup.type") {
+        Ok(kind) if kind.trim_end() == "domain invalid" => dir.try_write("cgroup.type", "threaded"),
+        // Before 4.14 there are no threaded groups.
+        Ok(_) | Err(Errno::ENOENT) => Ok(()),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Another container's group, or one that somebody else uses.
+fn refuse_processes(group: &Group) -> Result<()> {
+    let mut count = 0;
+    walk(group.dir()?, |step| {
+        if let Step::Enter(dir) = step {
+            count += dir.try_read("cgroup.procs").map_or(0, |text| text.lines().count());
+        }
+        Ok(())
+    })?;
+    if count == 0 {
+        return Ok(());
+    }
+    Err(Error::Failed(format!(
+        "container's cgroup is not empty: {count} process(es) found in {:?}",
+        group.at.absolute()
+    )))
+}
+
+/// In a frozen group (or below one) the container's first process would never run.
+fn refuse_frozen(group: &Group) -> Result<()> {
+    let frozen = if group.is_v2() {
+        group.dir()?.try_read("cgroup.events").is_ok_and(|text| text.contains("frozen 1"))
+    } else if group.at.has("freezer") {
+        group.dir()?.try_read("freezer.state").is_ok_and(|state| state.trim_end() != "THAWED")
+    } else {
+        false
+    };
+    if frozen {
+        let path = group.at.absolute();
+        return Err(Error::Failed(format!("container's cgroup unexpectedly frozen: {path:?}")));
+    }
+    Ok(())
+}
+
+/// v1: a cpuset takes no process before it has cpus and memory nodes, and it inherits none. What
+/// the plan does not ask for comes from the parent, and the parent's from its own.
+fn fill_cpuset(group: &Group, plan: &Plan) -> Result<()> {
+    let cpu = plan.resources.cpu().as_ref();
+    let given = |list: Option<&String>| list.is_some_and(|list| !list.trim().is_empty());
+    let files = [
+        ("cpuset.cpus", given(cpu.and_then(|cpu| cpu.cpus().as_ref()))),
+        ("cpuset.mems", given(cpu.and_then(|cpu| cpu.mems().as_ref()))),
+    ];
+    let mount = group.mount()?;
+    for (file, given) in files {
+        let mut inherited = String::new();
+        let mut empty = Vec::new();
+        for ancestor in group.at.path.ancestors().skip(1) {
+            let dir = mount.sub(ancestor).doing(|| format!("open {ancestor:?}"))?;
+            inherited = dir.read(file)?.trim_end().to_owned();
+            if !inherited.is_empty() {
+                break;
+            }
+            empty.push(dir);
+        }
+        for dir in empty.iter().rev() {
+            dir.write(file, &inherited)?;
+        }
+        let dir = group.dir()?;
+        // With cgroup.clone_children the kernel has filled it, or somebody before us.
+        if !given && (!group.at.existed || dir.read(file)?.trim_end().is_empty()) {
+            dir.write(file, &inherited)?;
+        }
+    }
+    Ok(())
+}
+
+/// v2: the container's root may arrange sub-groups and move processes between them, and change no
+/// limit. Which files that takes is the kernel's to say.
+fn delegate(dir: &Dir, owner: u32) -> Result<()> {
+    use nix::fcntl::AtFlags;
+    use nix::unistd::{Uid, fchownat};
+    let listed = std::fs::read_to_string("/sys/kernel/cgroup/delegate");
+    let listed = listed
+        .unwrap_or_else(|_| "cgroup.procs\ncgroup.subtree_control\ncgroup.threads\n".to_owned());
+    for file in std::iter::once(".").chain(listed.lines().filter(|name| !name.contains('/'))) {
+        match fchownat(dir, file, Some(Uid::from_raw(owner)), None, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            // The list is of all controllers' files, also of those that are not enabled.
+            Ok(()) | Err(Errno::ENOENT) => {}
+            Err(errno) => {
+                return Err(errno).doing(|| format!("chown {:?}", dir.path().join(file)));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_missing_controllers_are_enabled() {
+        assert_eq!(lacks("cpu memory\n", "cpuset cpu memory pids\n"), "+cpuset +pids");
+        assert_eq!(lacks("cpu", "cpu\n"), "");
+        assert_eq!(lacks("", ""), "");
+    }
+}
