@@ -4,60 +4,42 @@
 //! `XDG_RUNTIME_DIR` and `USER` are looked at, and only when `--root` is absent.
 
 use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
-use clap::Args;
-
+use super::options::{self, arguments, path};
+use super::parse::boolean;
 use crate::error::{Doing, Error, Result};
 
 /// Where the state of containers is kept unless told otherwise.
 const DEFAULT_ROOT: &str = "/run/corten";
 
-/// The global options as they stand on the command line.
-#[derive(Debug, Args)]
-#[group(skip)]
-pub(super) struct Options {
-    /// Directory for the state of containers [default: /run/corten, or $XDG_RUNTIME_DIR/corten
-    /// for an ordinary user].
-    #[arg(long, value_name = "DIR")]
-    root: Option<PathBuf>,
-
-    /// File that log lines are appended to [default: standard error].
-    #[arg(long, value_name = "FILE")]
-    log: Option<PathBuf>,
-
-    /// Form of log lines: text or json.
-    #[arg(long, value_name = "FORMAT", value_parser = log_format)]
-    log_format: Option<LogFormat>,
-
-    /// Least level to log: error, warning, info or debug.
-    #[arg(long, value_name = "LEVEL", value_parser = log_level)]
-    log_level: Option<LogLevel>,
-
-    /// Log everything, at once, with the place in the source.
-    #[arg(long)]
-    debug: bool,
-
-    /// The same as --cgroup-manager systemd.
-    #[arg(long)]
-    systemd_cgroup: bool,
-
-    /// Who makes cgroups: cgroupfs, systemd or disabled.
-    #[arg(long, value_name = "MANAGER", value_parser = cgroup_manager)]
-    cgroup_manager: Option<CgroupManager>,
-
-    /// Whether cgroup permission errors are ignored: true, false or auto.
-    #[arg(long, value_name = "BOOL", value_parser = rootless)]
-    rootless: Option<Rootless>,
-
-    /// Accepted and ignored.
-    #[arg(long, hide = true)]
-    systemd_log: bool,
-
-    /// Print the version and exit.
-    #[arg(short, long)]
-    pub(super) version: bool,
+arguments! {
+    /// The global options as they stand on the command line.
+    pub struct Given {
+        /// Directory for the state of containers [default: /run/corten, or
+        /// $XDG_RUNTIME_DIR/corten for an ordinary user].
+        root: Option<PathBuf> = value("DIR", path);
+        /// File that log lines are appended to [default: standard error].
+        log: Option<PathBuf> = value("FILE", path);
+        /// Form of log lines: text or json.
+        log_format: LogFormat = value("FORMAT", log_format), default "text";
+        /// Least level to log: error, warning, info or debug.
+        log_level: LogLevel = value("LEVEL", log_level), default "info";
+        /// Log everything, at once, with the place in the source.
+        debug: bool = flag;
+        /// The same as --cgroup-manager systemd.
+        systemd_cgroup: bool = flag;
+        /// Who makes cgroups: cgroupfs, systemd or disabled [default: cgroupfs].
+        cgroup_manager: Option<CgroupManager> = value("MANAGER", cgroup_manager);
+        /// Whether cgroup permission errors are ignored: true, false or auto.
+        rootless: Rootless = value("BOOL", rootless), default "auto";
+        /// Accepted and ignored.
+        systemd_log: bool = flag, hidden true;
+        /// Print the version.
+        version: bool = flag, short 'v';
+    }
 }
 
 /// The global options with their defaults filled in.
@@ -138,15 +120,16 @@ pub enum Rootless {
     Auto,
 }
 
-fn log_format(text: &str) -> std::result::Result<LogFormat, String> {
-    match text {
+fn log_format(value: &OsStr) -> Result<LogFormat, String> {
+    match options::utf8(value)? {
         "text" => Ok(LogFormat::Text),
         "json" => Ok(LogFormat::Json),
         other => Err(format!("invalid log-format: {other}")),
     }
 }
 
-fn log_level(text: &str) -> std::result::Result<LogLevel, String> {
+fn log_level(value: &OsStr) -> Result<LogLevel, String> {
+    let text = options::utf8(value)?;
     match text.to_ascii_lowercase().as_str() {
         "error" | "fatal" | "panic" => Ok(LogLevel::Error),
         "warn" | "warning" => Ok(LogLevel::Warning),
@@ -156,8 +139,8 @@ fn log_level(text: &str) -> std::result::Result<LogLevel, String> {
     }
 }
 
-fn cgroup_manager(text: &str) -> std::result::Result<CgroupManager, String> {
-    match text {
+fn cgroup_manager(value: &OsStr) -> Result<CgroupManager, String> {
+    match options::utf8(value)? {
         "cgroupfs" => Ok(CgroupManager::Cgroupfs),
         "systemd" => Ok(CgroupManager::Systemd),
         "disabled" => Ok(CgroupManager::Disabled),
@@ -165,17 +148,18 @@ fn cgroup_manager(text: &str) -> std::result::Result<CgroupManager, String> {
     }
 }
 
-fn rootless(text: &str) -> std::result::Result<Rootless, String> {
-    match text {
-        "true" | "1" | "t" | "T" | "TRUE" | "True" => Ok(Rootless::True),
-        "false" | "0" | "f" | "F" | "FALSE" | "False" => Ok(Rootless::False),
-        "auto" => Ok(Rootless::Auto),
-        other => Err(format!("invalid value {other:?}: true, false or auto")),
+fn rootless(value: &OsStr) -> Result<Rootless, String> {
+    match boolean(value.as_bytes()) {
+        Some(true) => Ok(Rootless::True),
+        Some(false) => Ok(Rootless::False),
+        None if value == "auto" => Ok(Rootless::Auto),
+        None => Err(format!("invalid value {value:?}: neither true nor false nor auto")),
     }
 }
 
 impl Globals {
-    pub(super) fn resolve(options: Options) -> Result<Self> {
+    pub(super) fn resolve(options: Given) -> Result<Self> {
+        let _ignored = options.systemd_log;
         let (root, root_from) = match options.root {
             Some(root) => (absolute(&root)?, RootFrom::Option),
             None => match xdg_root() {
@@ -188,16 +172,15 @@ impl Globals {
             (None, true) => CgroupManager::Systemd,
             (None, false) => CgroupManager::Cgroupfs,
         };
-        let level = options.log_level.unwrap_or(LogLevel::Info);
         Ok(Self {
             root,
             root_from,
             log: options.log,
-            log_format: options.log_format.unwrap_or(LogFormat::Text),
-            log_level: if options.debug { LogLevel::Debug } else { level },
+            log_format: options.log_format,
+            log_level: if options.debug { LogLevel::Debug } else { options.log_level },
             debug: options.debug,
             cgroup_manager,
-            rootless: options.rootless.unwrap_or(Rootless::Auto),
+            rootless: options.rootless,
         })
     }
 

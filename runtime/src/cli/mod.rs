@@ -1,29 +1,31 @@
 //! The command line: global options, one verb, the verb's options.
 //!
 //! Managers call a runtime in ways that a strict parser refuses: globals given twice, `-no-subreaper`
-//! with one dash, `--debug=false`, options behind the id. [`normal`] rewrites all of these to one
-//! form, and only then clap gives the values their types. Only the Command of the verb at hand is
-//! built: the whole tree exists for `--help` and the man pages.
+//! with one dash, `--debug=false`, options behind the id. The parser takes all of these; what a
+//! command takes is in its table ([`options`]).
 //!
 //! What is wrong with a command line is said in one line, as every error (`reference/cli.md` 1.0,
 //! 1.9): managers put it into theirs.
 
 mod globals;
-mod normal;
+pub mod help;
+pub mod options;
+mod parse;
 pub mod units;
 
-use std::ffi::OsString;
-
-use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Args, Command, FromArgMatches};
+use std::ffi::{OsStr, OsString};
 
 pub use globals::{CgroupManager, Globals, LogFormat, LogLevel, RootFrom, Rootless};
 
 use crate::error::{Error, Result};
-use normal::{Normal, Positionals};
+use options::{Arguments, Command};
+use parse::{Options, Parsed, parse};
 
 /// The most bytes of a container's id: it names a directory.
 const ID_MAX: usize = 255;
+
+/// The program itself, with the global options.
+pub const PROGRAM: Command = Command { name: "corten", tables: globals::Given::TABLES };
 
 /// What the words before the verb's own arguments ask for.
 #[derive(Debug)]
@@ -40,28 +42,18 @@ pub enum Request {
 ///
 /// # Errors
 /// [`Error::Usage`] for an unknown or malformed global option.
-pub fn split(args: impl Iterator<Item = OsString>) -> Result<(Globals, Request)> {
-    let table = globals::Options::augment_args(bare("corten"));
-    let mut normal = normal::normalise(&table, args, Positionals::First)?;
-    let mut rest = std::mem::take(&mut normal.rest).into_iter();
-    let verb = rest.next();
-    let help = normal.help;
-    let options: globals::Options = typed(table, normal)?;
-    let request = if options.version {
-        Request::Version
-    } else if help {
-        Request::Help(None)
-    } else {
-        match verb {
-            None => Request::Help(None),
-            Some(verb) => {
-                let verb = utf8(verb)?;
-                match verb.as_str() {
-                    "help" | "h" => Request::Help(rest.next().map(utf8).transpose()?),
-                    _ => Request::Verb(verb, rest.collect()),
-                }
-            }
-        }
+pub fn split(words: impl Iterator<Item = OsString>) -> Result<(Globals, Request)> {
+    let Parsed { help, mut given } = parse(&PROGRAM, words, Options::First)?;
+    let options = globals::Given::take(&mut given)?;
+    let mut words = given.operands;
+    let verb = if help { None } else { words.next() };
+    let request = match verb {
+        _ if options.version => Request::Version,
+        None => Request::Help(None),
+        Some(verb) => match utf8(verb)?.as_str() {
+            "help" | "h" => Request::Help(words.next().map(utf8).transpose()?),
+            verb => Request::Verb(verb.to_owned(), words.collect()),
+        },
     };
     Ok((Globals::resolve(options)?, request))
 }
@@ -70,65 +62,29 @@ pub fn split(args: impl Iterator<Item = OsString>) -> Result<(Globals, Request)>
 ///
 /// # Errors
 /// [`Error::Usage`] with one line that names the option or argument.
-pub fn verb<A: Args>(name: &'static str, args: Vec<OsString>) -> Result<Option<A>> {
-    let table = A::augment_args(bare(name));
-    let positionals = match name {
-        "exec" | "ps" => Positionals::First,
-        _ => Positionals::Anywhere,
-    };
-    let mut normal = normal::normalise(&table, args.into_iter(), positionals)?;
-    if normal.help {
+pub fn verb<A: Arguments>(name: &'static str, words: Vec<OsString>) -> Result<Option<A>> {
+    // The command behind the id has options of its own.
+    let options = if matches!(name, "exec" | "ps") { Options::First } else { Options::Anywhere };
+    let command = Command { name, tables: A::TABLES };
+    let Parsed { help, mut given } = parse(&command, words.into_iter(), options)?;
+    if help {
         return Ok(None);
     }
-    if positionals == Positionals::First && normal.rest.get(1).is_some_and(|word| word == "--") {
-        normal.rest.remove(1);
+    if options == Options::First {
+        given.operands = without_dashes(given.operands);
     }
-    typed(table, normal).map(Some)
+    let arguments = A::take(&mut given)?;
+    given.end()?;
+    Ok(Some(arguments))
 }
 
-/// The global options as clap describes them, for `--help` and the man pages.
-pub fn with_globals(command: Command) -> Command {
-    globals::Options::augment_args(command)
-}
-
-/// A Command without what only a person would read.
-fn bare(name: &'static str) -> Command {
-    Command::new(name).no_binary_name(true).disable_help_flag(true).disable_version_flag(true)
-}
-
-fn typed<A: FromArgMatches>(table: Command, normal: Normal) -> Result<A> {
-    let verb = table.get_name().to_owned();
-    table
-        .try_get_matches_from(normal.into_words())
-        .and_then(|mut matches| A::from_arg_matches_mut(&mut matches))
-        .map_err(|error| Error::Usage(one_line(&verb, &error)))
-}
-
-/// clap's several lines as one.
-fn one_line(verb: &str, error: &clap::Error) -> String {
-    let context = |kind| match error.get(kind) {
-        Some(ContextValue::String(text)) => text.clone(),
-        Some(ContextValue::Strings(texts)) => texts.join(" "),
-        _ => String::new(),
-    };
-    let argument = context(ContextKind::InvalidArg);
-    let value = context(ContextKind::InvalidValue);
-    let why = match error.kind() {
-        ErrorKind::MissingRequiredArgument => format!("{argument} is missing"),
-        ErrorKind::UnknownArgument => format!("unexpected argument {argument:?}"),
-        ErrorKind::ValueValidation => {
-            let reason = std::error::Error::source(error).map(ToString::to_string);
-            let option = argument.split([' ', '=']).next().unwrap_or_default();
-            format!("{option}: {}", reason.unwrap_or_else(|| format!("invalid value {value:?}")))
-        }
-        ErrorKind::InvalidUtf8 => "an argument is not UTF-8".to_owned(),
-        _ => {
-            let text = error.to_string();
-            let line = text.lines().next().unwrap_or_default();
-            line.strip_prefix("error: ").unwrap_or(line).to_owned()
-        }
-    };
-    format!("{verb}: {why}")
+/// `exec ID -- COMMAND` is `exec ID COMMAND`: no command is called `--`.
+fn without_dashes(words: std::vec::IntoIter<OsString>) -> std::vec::IntoIter<OsString> {
+    let mut words: Vec<OsString> = words.collect();
+    if words.get(1).is_some_and(|word| word == "--") {
+        words.remove(1);
+    }
+    words.into_iter()
 }
 
 fn utf8(word: OsString) -> Result<String> {
@@ -136,7 +92,11 @@ fn utf8(word: OsString) -> Result<String> {
 }
 
 /// Checks a container's id: what every peer accepts, and no name that is a path.
-pub fn container_id(text: &str) -> std::result::Result<String, String> {
+///
+/// # Errors
+/// Says what is wrong with it.
+pub fn container_id(value: &OsStr) -> std::result::Result<String, String> {
+    let text = options::utf8(value)?;
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_+.-".contains(&byte);
     if text.is_empty() {
         Err("container id cannot be empty".to_owned())
@@ -159,10 +119,13 @@ pub enum Format {
 }
 
 /// Reads the value of `--format`.
-pub fn format(text: &str) -> std::result::Result<Format, String> {
-    match text {
+///
+/// # Errors
+/// Anything but the two.
+pub fn format(value: &OsStr) -> std::result::Result<Format, String> {
+    match options::utf8(value)? {
         "table" => Ok(Format::Table),
         "json" => Ok(Format::Json),
-        other => Err(format!("invalid format {other:?}: table or json")),
+        other => Err(format!("invalid format {other:?}: neither table nor json")),
     }
 }

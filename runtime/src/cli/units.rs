@@ -1,10 +1,15 @@
 //! Sizes with units, as Docker and runc read them.
 
+use std::ffi::OsStr;
+
+use super::options::utf8;
+
 /// Bytes from `512m`, `1.5G`, `64 KiB`, `2097152`, or -1 for unlimited. Units are powers of 1024.
 ///
 /// # Errors
 /// Says what is wrong with the text.
-pub fn bytes(text: &str) -> Result<i64, String> {
+pub fn bytes(value: &OsStr) -> Result<i64, String> {
+    let text = utf8(value)?;
     let bad = || format!("invalid size {text:?}");
     if text == "-1" {
         return Ok(-1);
@@ -60,7 +65,7 @@ mod tests {
             ("2T", 2 << 40),
             ("1p", 1 << 50),
         ] {
-            assert_eq!(bytes(text), Ok(size), "{text}");
+            assert_eq!(bytes(text.as_ref()), Ok(size), "{text}");
         }
     }
 
@@ -69,7 +74,7 @@ mod tests {
         for text in
             ["", "m", "-2", "1x", "1..5m", ".5m", "5.m", "1 2", "8192p", "99999999999999999999"]
         {
-            assert!(bytes(text).is_err(), "{text}");
+            assert!(bytes(text.as_ref()).is_err(), "{text}");
         }
     }
 }

@@ -1,91 +1,54 @@
 //! `corten exec`: runs another program in a container.
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args as ClapArgs};
-
-use crate::cli::{self, Globals};
+use crate::cli::options::{self, arguments, number, path, text};
+use crate::cli::{Globals, container_id};
 use crate::error::{Error, Result};
 
-/// The arguments of `corten exec`. What follows the id belongs to the command.
-#[derive(Debug, ClapArgs)]
-#[group(skip)]
-pub struct Args {
-    /// Unix socket that receives the master end of the terminal.
-    #[arg(long, value_name = "SOCKET")]
-    pub console_socket: Option<PathBuf>,
-
-    /// Unix socket that receives a pidfd of the new process.
-    #[arg(long, value_name = "SOCKET")]
-    pub pidfd_socket: Option<PathBuf>,
-
-    /// Working directory in the container.
-    #[arg(long, value_name = "DIR")]
-    pub cwd: Option<PathBuf>,
-
-    /// Environment variable NAME=VALUE; repeatable, the last of a name wins.
-    #[arg(short, long, value_name = "NAME=VALUE", action = ArgAction::Append)]
-    pub env: Vec<String>,
-
-    /// Give the process a terminal.
-    #[arg(short, long)]
-    pub tty: bool,
-
-    /// User and group, as numbers.
-    #[arg(short, long, value_name = "UID[:GID]", value_parser = user)]
-    pub user: Option<User>,
-
-    /// Additional group; repeatable.
-    #[arg(short = 'g', long, value_name = "GID", action = ArgAction::Append, value_delimiter = ',')]
-    pub additional_gids: Vec<u32>,
-
-    /// File with the process as JSON; the command line then has no command.
-    #[arg(short, long, value_name = "FILE")]
-    pub process: Option<PathBuf>,
-
-    /// Return once the process runs.
-    #[arg(short, long)]
-    pub detach: bool,
-
-    /// File that receives the pid of the new process.
-    #[arg(long, value_name = "FILE")]
-    pub pid_file: Option<PathBuf>,
-
-    /// SELinux label of the process.
-    #[arg(long, value_name = "LABEL")]
-    pub process_label: Option<String>,
-
-    /// AppArmor profile of the process.
-    #[arg(long, value_name = "PROFILE")]
-    pub apparmor: Option<String>,
-
-    /// Set no_new_privs.
-    #[arg(long)]
-    pub no_new_privs: bool,
-
-    /// Capability to add; repeatable.
-    #[arg(short, long, value_name = "CAP", action = ArgAction::Append)]
-    pub cap: Vec<String>,
-
-    /// Pass this many file descriptors, from 3 on (after LISTEN_FDS), to the process.
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub preserve_fds: u32,
-
-    /// Group below the container's cgroup, `[CONTROLLER[,CONTROLLER]:]PATH`; repeatable.
-    #[arg(long, value_name = "PATH", action = ArgAction::Append)]
-    pub cgroup: Vec<String>,
-
-    /// Do it in a paused container too; the process runs when it is resumed.
-    #[arg(long)]
-    pub ignore_paused: bool,
-
-    /// The container's id.
-    #[arg(value_name = "ID", value_parser = cli::container_id)]
-    pub id: String,
-
-    /// The command and its arguments.
-    #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
-    pub command: Vec<String>,
+arguments! {
+    /// The arguments of `corten exec`. What follows the id belongs to the command.
+    pub struct Args {
+        /// Unix socket that receives the master end of the terminal.
+        console_socket: Option<PathBuf> = value("SOCKET", path);
+        /// Unix socket that receives a pidfd of the new process.
+        pidfd_socket: Option<PathBuf> = value("SOCKET", path);
+        /// Working directory in the container.
+        cwd: Option<PathBuf> = value("DIR", path);
+        /// Environment variable NAME=VALUE; repeatable, the last of a name wins.
+        env: Vec<String> = values("NAME=VALUE", text), short 'e';
+        /// Give the process a terminal.
+        tty: bool = flag, short 't';
+        /// User and group, as numbers.
+        user: Option<User> = value("UID[:GID]", user), short 'u';
+        /// Additional group; repeatable.
+        additional_gids: Vec<u32> = values("GID", number::<u32>), short 'g';
+        /// File with the process as JSON; the command line then has no command.
+        process: Option<PathBuf> = value("FILE", path), short 'p';
+        /// Return once the process runs.
+        detach: bool = flag, short 'd';
+        /// File that receives the pid of the new process.
+        pid_file: Option<PathBuf> = value("FILE", path);
+        /// SELinux label of the process.
+        process_label: Option<String> = value("LABEL", text);
+        /// AppArmor profile of the process.
+        apparmor: Option<String> = value("PROFILE", text);
+        /// Set no_new_privs.
+        no_new_privs: bool = flag;
+        /// Capability to add; repeatable.
+        cap: Vec<String> = values("CAP", text), short 'c';
+        /// Pass this many file descriptors, from 3 on (after LISTEN_FDS), to the process.
+        preserve_fds: u32 = value("N", number::<u32>), default "0";
+        /// Group below the container's cgroup, `[CONTROLLER[,CONTROLLER]:]PATH`; repeatable.
+        cgroup: Vec<String> = values("PATH", text);
+        /// Do it in a paused container too; the process runs when it is resumed.
+        ignore_paused: bool = flag;
+        /// The container's id.
+        id: String = operand("ID", container_id);
+        /// The command and its arguments.
+        command: Vec<String> = operands("COMMAND", text);
+    }
 }
 
 /// The value of `--user`.
@@ -97,7 +60,8 @@ pub struct User {
     pub gid: Option<u32>,
 }
 
-fn user(text: &str) -> std::result::Result<User, String> {
+fn user(value: &OsStr) -> Result<User, String> {
+    let text = options::utf8(value)?;
     let number = |part: &str| {
         part.parse::<u32>().map_err(|_| format!("{part:?} is not a number from 0 to 4294967295"))
     };

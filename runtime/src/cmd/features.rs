@@ -7,19 +7,20 @@
 
 use std::collections::BTreeMap;
 
-use clap::Args as ClapArgs;
 use serde::Serialize;
 use serde_json::json;
 use serde_json::ser::{PrettyFormatter, Serializer};
 
 use crate::cli::Globals;
+use crate::cli::options::arguments;
 use crate::error::{Error, Result};
 use crate::{log, output};
 
-/// `corten features` has no arguments.
-#[derive(Debug, ClapArgs)]
-#[group(skip)]
-pub struct Args {}
+arguments! {
+    /// `corten features` has no arguments.
+    pub struct Args {
+    }
+}
 
 /// The document. Members in the order of features.md.
 #[derive(Debug, Serialize)]

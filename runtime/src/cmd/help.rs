@@ -1,22 +1,25 @@
 //! `corten --help`, `corten help [COMMAND]`, `corten COMMAND --help`.
 
+use crate::cli::{PROGRAM, help};
 use crate::error::{Error, Result};
 use crate::output;
+
+use super::{ABOUT, VERBS, command};
 
 /// Prints the help of the whole program, or of one command.
 ///
 /// # Errors
 /// [`Error::Usage`] if there is no such command; [`Error::Sys`] if standard output is gone.
 pub fn run(verb: Option<&str>) -> Result<u8> {
-    let mut tree = super::tree();
-    tree.build();
-    let text = match verb {
-        None => tree.render_long_help().to_string(),
-        Some(verb) => match tree.find_subcommand_mut(verb) {
-            Some(command) => command.render_long_help().to_string(),
-            None => return Err(Error::Usage(format!("no help for {verb:?}: not a command"))),
-        },
-    };
-    output::print(&text)?;
+    output::print(&text(verb)?)?;
     Ok(0)
+}
+
+fn text(verb: Option<&str>) -> Result<String> {
+    let Some(verb) = verb else { return Ok(help::program(ABOUT, &PROGRAM, VERBS)) };
+    let about = VERBS.iter().find(|(name, _)| *name == verb).map(|(_, about)| *about);
+    match (about, command(verb)) {
+        (Some(about), Some(command)) => Ok(help::command(PROGRAM.name, about, &command)),
+        _ => Err(Error::Usage(format!("no help for {verb:?}: not a command"))),
+    }
 }

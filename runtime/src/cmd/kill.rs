@@ -1,30 +1,27 @@
 //! `corten kill`: sends a signal to a container.
 
-use clap::Args as ClapArgs;
+use std::ffi::OsStr;
 
-use crate::cli::{self, Globals};
+use crate::cli::options::{self, arguments};
+use crate::cli::{Globals, container_id};
 use crate::error::{Error, Result};
 
-/// The arguments of `corten kill`.
-#[derive(Debug, ClapArgs)]
-#[group(skip)]
-pub struct Args {
-    /// Signal every process of the container; a stopped container is no error.
-    #[arg(short, long)]
-    pub all: bool,
-
-    /// The container's id.
-    #[arg(value_name = "ID", value_parser = cli::container_id)]
-    pub id: String,
-
-    /// Name, with or without SIG, in any case, or number.
-    #[arg(value_name = "SIGNAL", default_value = "SIGTERM", value_parser = signal)]
-    pub signal: i32,
+arguments! {
+    /// The arguments of `corten kill`.
+    pub struct Args {
+        /// Signal every process of the container; a stopped container is no error.
+        all: bool = flag, short 'a';
+        /// The container's id.
+        id: String = operand("ID", container_id);
+        /// Name, with or without SIG, in any case, or number.
+        signal: i32 = operand("SIGNAL", signal), default "SIGTERM";
+    }
 }
 
 /// A signal's number from its number or name: `9`, `KILL`, `sigkill`, `RTMIN+3`, `SIGRTMAX`.
-fn signal(text: &str) -> std::result::Result<i32, String> {
-    let bad = || format!("{text:?} is not a signal");
+fn signal(value: &OsStr) -> Result<i32, String> {
+    let text = options::utf8(value)?;
+    let bad = || format!("unknown signal {text:?}");
     if let Ok(number) = text.parse::<i32>() {
         return if (0..=libc::SIGRTMAX()).contains(&number) { Ok(number) } else { Err(bad()) };
     }
@@ -79,7 +76,7 @@ mod tests {
             ("SIGRTMAX-1", 63),
             ("WINCH", 28),
         ] {
-            assert_eq!(signal(text), Ok(number), "{text}");
+            assert_eq!(signal(text.as_ref()), Ok(number), "{text}");
         }
     }
 
@@ -88,7 +85,7 @@ mod tests {
         for text in
             ["", "SIG", "65", "-1", "FOO", "RTMIN+31", "RTMIN-1", "RTMAX+1", "RTMIN+x", "9 "]
         {
-            assert!(signal(text).is_err(), "{text}");
+            assert!(signal(text.as_ref()).is_err(), "{text}");
         }
     }
 }

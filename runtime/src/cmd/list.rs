@@ -4,26 +4,23 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use clap::Args as ClapArgs;
 use serde::Serialize;
 
-use crate::cli::{self, Format, Globals, RootFrom};
+use crate::cli::options::arguments;
+use crate::cli::{Format, Globals, RootFrom, format};
 use crate::error::{Doing, Error, Result};
 use crate::output;
 use crate::state::{State, Status};
 use crate::store::Store;
 
-/// The arguments of `corten list`.
-#[derive(Debug, ClapArgs)]
-#[group(skip)]
-pub struct Args {
-    /// table or json.
-    #[arg(short, long, value_name = "FORMAT", default_value = "table", value_parser = cli::format)]
-    pub format: Format,
-
-    /// Print only ids.
-    #[arg(short, long)]
-    pub quiet: bool,
+arguments! {
+    /// The arguments of `corten list`.
+    pub struct Args {
+        /// table or json.
+        format: Format = value("FORMAT", format), short 'f', default "table";
+        /// Print only ids.
+        quiet: bool = flag, short 'q';
+    }
 }
 
 /// A container as `state` and `list` print it.

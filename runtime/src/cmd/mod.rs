@@ -1,7 +1,6 @@
 //! One verb, one file: its arguments, one call, what it prints.
 //!
-//! [`dispatch`] builds the parser of the one verb that was asked for; [`tree`] is the whole
-//! command line for `--help`, completions and man pages.
+//! [`dispatch`] is where a verb's name becomes a call; [`command`] is what it takes.
 
 pub mod create;
 pub mod delete;
@@ -22,6 +21,7 @@ pub mod version;
 
 use std::ffi::OsString;
 
+use crate::cli::options::{Arguments, Command};
 use crate::cli::{self, Globals};
 use crate::error::{Error, Result};
 
@@ -32,8 +32,11 @@ const UNKNOWN: u8 = 3;
 /// The exit code of an `exec` that failed itself, so that callers can tell it from the command's.
 const EXEC_FAILURE: u8 = 255;
 
+/// What the program is.
+pub const ABOUT: &str = "An OCI container runtime: runs containers from bundles";
+
 /// The verbs with the line that describes each, in the order that `--help` shows them.
-pub(crate) const VERBS: &[(&str, &str)] = &[
+pub const VERBS: &[(&str, &str)] = &[
     ("create", "Prepare a container; its program waits for start"),
     ("start", "Let a created container run its program"),
     ("run", "Create and start a container, and wait for it"),
@@ -87,7 +90,7 @@ pub fn dispatch(globals: &Globals, verb: &str, args: Vec<OsString>) -> Result<u8
     }
 }
 
-fn go<A: clap::Args>(
+fn go<A: Arguments>(
     verb: &'static str,
     globals: &Globals,
     args: Vec<OsString>,
@@ -99,33 +102,24 @@ fn go<A: clap::Args>(
     }
 }
 
-/// The whole command line, as clap describes it.
-pub fn tree() -> clap::Command {
-    let about = |name: &str| VERBS.iter().find(|(verb, _)| *verb == name).map(|(_, about)| *about);
-    let verb = |name: &'static str, augment: fn(clap::Command) -> clap::Command| {
-        augment(clap::Command::new(name)).about(about(name).unwrap_or_default())
+/// The table of a verb, for help, completions and man pages.
+pub fn command(verb: &str) -> Option<Command> {
+    let (name, _) = VERBS.iter().find(|(name, _)| *name == verb)?;
+    let tables = match *name {
+        "create" => create::Args::TABLES,
+        "start" => start::Args::TABLES,
+        "run" => run::Args::TABLES,
+        "exec" => exec::Args::TABLES,
+        "kill" => kill::Args::TABLES,
+        "delete" => delete::Args::TABLES,
+        "state" => state::Args::TABLES,
+        "list" => list::Args::TABLES,
+        "ps" => ps::Args::TABLES,
+        "pause" => pause::Args::TABLES,
+        "resume" => resume::Args::TABLES,
+        "update" => update::Args::TABLES,
+        "spec" => spec::Args::TABLES,
+        _ => features::Args::TABLES,
     };
-    fn of<A: clap::Args>(command: clap::Command) -> clap::Command {
-        A::augment_args(command)
-    }
-    let command = clap::Command::new("corten")
-        .about("An OCI container runtime: runs containers from bundles")
-        .subcommand_value_name("COMMAND")
-        .subcommand_help_heading("Commands");
-    cli::with_globals(command).subcommands([
-        verb("create", of::<create::Args>),
-        verb("start", of::<start::Args>),
-        verb("run", of::<run::Args>),
-        verb("exec", of::<exec::Args>),
-        verb("kill", of::<kill::Args>),
-        verb("delete", of::<delete::Args>),
-        verb("state", of::<state::Args>),
-        verb("list", of::<list::Args>),
-        verb("ps", of::<ps::Args>),
-        verb("pause", of::<pause::Args>),
-        verb("resume", of::<resume::Args>),
-        verb("update", of::<update::Args>),
-        verb("spec", of::<spec::Args>),
-        verb("features", of::<features::Args>),
-    ])
+    Some(Command { name, tables })
 }

@@ -1,25 +1,19 @@
 //! `corten ps`: lists the processes of a container.
 
-use clap::Args as ClapArgs;
-
-use crate::cli::{self, Globals};
+use crate::cli::options::{arguments, text};
+use crate::cli::{Format, Globals, container_id, format};
 use crate::error::{Error, Result};
 
-/// The arguments of `corten ps`. What follows the id belongs to ps(1).
-#[derive(Debug, ClapArgs)]
-#[group(skip)]
-pub struct Args {
-    /// table or json.
-    #[arg(short, long, value_name = "FORMAT", default_value = "table", value_parser = cli::format)]
-    pub format: cli::Format,
-
-    /// The container's id.
-    #[arg(value_name = "ID", value_parser = cli::container_id)]
-    pub id: String,
-
-    /// Options of ps(1) [default: -ef].
-    #[arg(value_name = "PS-ARGUMENTS", trailing_var_arg = true, allow_hyphen_values = true)]
-    pub ps_args: Vec<String>,
+arguments! {
+    /// The arguments of `corten ps`. What follows the id belongs to ps(1).
+    pub struct Args {
+        /// table or json.
+        format: Format = value("FORMAT", format), short 'f', default "table";
+        /// The container's id.
+        id: String = operand("ID", container_id);
+        /// Options of ps(1) [default: -ef].
+        ps_args: Vec<String> = operands("PS-ARGUMENTS", text);
+    }
 }
 
 /// Carries out `corten ps`; the answer is the process's exit code.

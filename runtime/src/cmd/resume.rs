@@ -1,17 +1,15 @@
 //! `corten resume`: thaws a paused container.
 
-use clap::Args as ClapArgs;
-
-use crate::cli::{self, Globals};
+use crate::cli::options::arguments;
+use crate::cli::{Globals, container_id};
 use crate::error::{Error, Result};
 
-/// The arguments of `corten resume`.
-#[derive(Debug, ClapArgs)]
-#[group(skip)]
-pub struct Args {
-    /// The container's id.
-    #[arg(value_name = "ID", value_parser = cli::container_id)]
-    pub id: String,
+arguments! {
+    /// The arguments of `corten resume`.
+    pub struct Args {
+        /// The container's id.
+        id: String = operand("ID", container_id);
+    }
 }
 
 /// Carries out `corten resume`; the answer is the process's exit code.

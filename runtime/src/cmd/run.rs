@@ -1,29 +1,20 @@
 //! `corten run`: creates and starts a container, and waits for it unless detached.
 
-use clap::Args as ClapArgs;
-
 use crate::cli::Globals;
+use crate::cli::options::arguments;
 use crate::error::{Error, Result};
 
-/// The arguments of `corten run`.
-#[derive(Debug, ClapArgs)]
-#[group(skip)]
-pub struct Args {
-    /// What `create` takes too.
-    #[command(flatten)]
-    pub create: super::create::Args,
-
-    /// Return once the container runs.
-    #[arg(short, long)]
-    pub detach: bool,
-
-    /// Keep the container's record when its program has ended.
-    #[arg(long)]
-    pub keep: bool,
-
-    /// Do not become the reaper of orphaned processes of the container.
-    #[arg(long)]
-    pub no_subreaper: bool,
+arguments! {
+    /// The arguments of `corten run`.
+    pub struct Args {
+        include create: super::create::Args;
+        /// Return once the container runs.
+        detach: bool = flag, short 'd';
+        /// Keep the container's record when its program has ended.
+        keep: bool = flag;
+        /// Do not become the reaper of orphaned processes of the container.
+        no_subreaper: bool = flag;
+    }
 }
 
 /// Carries out `corten run`; the answer is the process's exit code.

@@ -8,23 +8,20 @@ use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
 
-use clap::Args as ClapArgs;
 use nix::unistd::{getegid, geteuid};
 
 use crate::cli::Globals;
+use crate::cli::options::{arguments, path};
 use crate::error::{Doing, Error, Result};
 
-/// The arguments of `corten spec`.
-#[derive(Debug, ClapArgs)]
-#[group(skip)]
-pub struct Args {
-    /// Directory to write config.json to [default: the current directory].
-    #[arg(short, long, value_name = "DIR")]
-    pub bundle: Option<PathBuf>,
-
-    /// Write one for an ordinary user's container.
-    #[arg(long)]
-    pub rootless: bool,
+arguments! {
+    /// The arguments of `corten spec`.
+    pub struct Args {
+        /// Directory to write config.json to [default: the current directory].
+        bundle: Option<PathBuf> = value("DIR", path), short 'b';
+        /// Write one for an ordinary user's container.
+        rootless: bool = flag;
+    }
 }
 
 /// The config for root.

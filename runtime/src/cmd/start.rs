@@ -1,17 +1,15 @@
 //! `corten start`: lets a created container run its program.
 
-use clap::Args as ClapArgs;
-
-use crate::cli::{self, Globals};
+use crate::cli::options::arguments;
+use crate::cli::{Globals, container_id};
 use crate::error::{Error, Result};
 
-/// The arguments of `corten start`.
-#[derive(Debug, ClapArgs)]
-#[group(skip)]
-pub struct Args {
-    /// The container's id.
-    #[arg(value_name = "ID", value_parser = cli::container_id)]
-    pub id: String,
+arguments! {
+    /// The arguments of `corten start`.
+    pub struct Args {
+        /// The container's id.
+        id: String = operand("ID", container_id);
+    }
 }
 
 /// Carries out `corten start`; the answer is the process's exit code.

@@ -1,21 +1,19 @@
 //! `corten state`: prints the state of a container as JSON.
 
-use clap::Args as ClapArgs;
-
-use crate::cli::{self, Globals};
+use crate::cli::options::arguments;
+use crate::cli::{Globals, container_id};
 use crate::error::{Error, Result};
 use crate::output;
 use crate::store::Store;
 
 use super::list::Entry;
 
-/// The arguments of `corten state`.
-#[derive(Debug, ClapArgs)]
-#[group(skip)]
-pub struct Args {
-    /// The container's id.
-    #[arg(value_name = "ID", value_parser = cli::container_id)]
-    pub id: String,
+arguments! {
+    /// The arguments of `corten state`.
+    pub struct Args {
+        /// The container's id.
+        id: String = operand("ID", container_id);
+    }
 }
 
 /// Carries out `corten state`; the answer is the process's exit code.
