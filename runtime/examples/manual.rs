@@ -1,7 +1,7 @@
 //! Writes man pages and shell completions: `cargo run --example manual -- DIRECTORY`.
 //!
 //! clap describes the command line here, from the runtime's own tables, for clap_mangen and
-//! clap_complete; the runtime itself does without it (docs/adr/0002).
+//! clap_complete; the runtime itself does without it (docs/adr/0005).
 
 use std::error::Error;
 use std::fs::{self, File};

@@ -2,7 +2,7 @@
 //!
 //! [`arguments!`](crate::cli::arguments) makes both from one list, whose doc comments are the help.
 //! A table is a constant, so a start pays for none of it; the whole of clap cost 50 µs of each
-//! command and a sixth of the binary that `create` copies (docs/adr/0002). Completions and man
+//! command and a sixth of the binary that `create` copies (docs/adr/0005). Completions and man
 //! pages are made from the same tables by `examples/manual.rs`.
 
 use std::ffi::{OsStr, OsString};
