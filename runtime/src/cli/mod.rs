@@ -129,3 +129,6 @@ pub fn format(value: &OsStr) -> std::result::Result<Format, String> {
         other => Err(format!("invalid format {other:?}: neither table nor json")),
     }
 }
+
+#[cfg(test)]
+mod tests;
