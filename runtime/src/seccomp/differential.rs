@@ -5,292 +5,19 @@
 //! means to differ (see [`super::rules`] and [`super::codegen`]) the difference is spelled out in
 //! [`expected`].
 
-use std::os::fd::AsFd;
+mod generate;
+mod oracle;
 
-use libseccomp::{
-    ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall,
-};
-use oci_spec::runtime::{
-    Arch, LinuxSeccomp, LinuxSeccompAction as Act, LinuxSeccompArg, LinuxSeccompArgBuilder,
-    LinuxSeccompBuilder, LinuxSeccompOperator as Op, LinuxSyscall, LinuxSyscallBuilder,
-};
-use seccompiler::sock_filter;
+use libseccomp::ScmpSyscall;
+use oci_spec::runtime::{Arch, LinuxSeccomp, LinuxSeccompArg, LinuxSeccompOperator as Op};
 
+use self::generate::{Random, random_profile, value};
+use self::oracle::{loads_the_number, oracle, scmp_arch};
 use super::abi::{self, Abi, Args, Name, X32_BIT};
 use super::interpreter::{Data, check, run};
 use super::profile::{ENOSYS, Profile, profile};
 use super::rules::{multiplexed, reaches_multiplexer};
 use super::{abis, compile_for};
-
-/// splitmix64: a failing seed reproduces its profile.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        (self.next() % n as u64) as usize
-    }
-
-    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len())]
-    }
-}
-
-const NAMES: &[&str] = &[
-    "read",
-    "write",
-    "open",
-    "close",
-    "ioctl",
-    "socket",
-    "connect",
-    "bind",
-    "sendto",
-    "recvmsg",
-    "accept4",
-    "send",
-    "semget",
-    "shmat",
-    "msgctl",
-    "semtimedop",
-    "socketcall",
-    "ipc",
-    "clone",
-    "personality",
-    "chown32",
-    "_llseek",
-    "mmap",
-    "mmap2",
-    "getpid",
-    "clone3",
-    "openat2",
-    "futex",
-    "rt_sigaction",
-    "execve",
-    "process_vm_readv",
-    "preadv2",
-    "uselib",
-    "ptrace",
-    "prctl",
-    "kill",
-    "arch_prctl",
-    "set_thread_area",
-    "statx",
-    "faccessat2",
-    "futex_waitv",
-    "time",
-    "no_such_call",
-];
-
-const VALUES: &[u64] = &[
-    0,
-    1,
-    2,
-    5,
-    38,
-    39,
-    40,
-    0x7e02_0000,
-    0x7fff_ffff,
-    0x8000_0000,
-    0xffff_fffe,
-    0xffff_ffff,
-    0x1_0000_0000,
-    0x1_0000_0001,
-    0x1_0000_0005,
-    0x5_0000_0005,
-    0x7fff_ffff_ffff_ffff,
-    0x8000_0000_0000_0000,
-    0xffff_ffff_0000_0000,
-    0xffff_ffff_ffff_fffe,
-    u64::MAX,
-];
-
-const OPS: &[Op] = &[
-    Op::ScmpCmpNe,
-    Op::ScmpCmpLt,
-    Op::ScmpCmpLe,
-    Op::ScmpCmpEq,
-    Op::ScmpCmpGe,
-    Op::ScmpCmpGt,
-    Op::ScmpCmpMaskedEq,
-];
-
-const ACTIONS: &[Act] = &[
-    Act::ScmpActKill,
-    Act::ScmpActKillThread,
-    Act::ScmpActKillProcess,
-    Act::ScmpActTrap,
-    Act::ScmpActErrno,
-    Act::ScmpActTrace,
-    Act::ScmpActLog,
-    Act::ScmpActAllow,
-    Act::ScmpActNotify,
-];
-
-fn errno(random: &mut Random, action: Act) -> Option<u32> {
-    let takes = matches!(action, Act::ScmpActErrno | Act::ScmpActTrace);
-    (takes && random.below(2) == 0).then(|| random.pick(&[0, 1, 2, 38, 95, 4095]))
-}
-
-fn value(random: &mut Random) -> u64 {
-    if random.below(8) == 0 { random.next() } else { random.pick(VALUES) }
-}
-
-fn arg(random: &mut Random) -> LinuxSeccompArg {
-    let op = random.pick(OPS);
-    let builder =
-        LinuxSeccompArgBuilder::default().index(random.below(6)).op(op).value(value(random));
-    let two = random.below(3) > 0;
-    let builder = if two { builder.value_two(value(random)) } else { builder };
-    builder.build().unwrap()
-}
-
-/// With `coherent`, all rules of a call have one action, so the order of rules means nothing.
-fn random_profile(random: &mut Random, family: &[&Abi], coherent: bool) -> LinuxSeccomp {
-    let mut default = random.pick(ACTIONS);
-    while default == Act::ScmpActNotify {
-        default = random.pick(ACTIONS);
-    }
-    let mut archs: Vec<Arch> =
-        family[1..].iter().filter(|_| random.below(3) > 0).map(|abi| abi.scmp).collect();
-    if random.below(2) == 0 {
-        archs.push(family[0].scmp);
-    }
-    let most = if random.below(10) == 0 { 120 } else { 14 };
-    let number = random.below(most);
-    let base = random.next();
-    let syscalls: Vec<LinuxSyscall> = (0..number)
-        .map(|_| {
-            let mut names = vec![random.pick(NAMES).to_owned()];
-            let mut seed = base ^ names[0].len() as u64 ^ (u64::from(names[0].as_bytes()[0]) << 8);
-            if !coherent {
-                seed = random.next();
-                for _ in 0..random.below(3) {
-                    names.push(random.pick(NAMES).to_owned());
-                }
-            }
-            let mut own = Random(seed);
-            let mut action = own.pick(ACTIONS);
-            while action == Act::ScmpActNotify && names.iter().any(|n| n == "write") {
-                action = own.pick(ACTIONS);
-            }
-            let builder = LinuxSyscallBuilder::default().names(names).action(action);
-            let builder = match errno(&mut own, action) {
-                Some(errno) => builder.errno_ret(errno),
-                None => builder,
-            };
-            let args = [0, 0, 1, 1, 1, 2, 2, 3][random.below(8)];
-            let args: Vec<_> = (0..args).map(|_| arg(random)).collect();
-            builder.args(args).build().unwrap()
-        })
-        .collect();
-    let builder = LinuxSeccompBuilder::default()
-        .default_action(default)
-        .architectures(archs)
-        .listener_path("/run/agent")
-        .syscalls(syscalls);
-    match errno(random, default) {
-        Some(errno) => builder.default_errno_ret(errno).build().unwrap(),
-        None => builder.build().unwrap(),
-    }
-}
-
-fn scmp_arch(arch: Arch) -> ScmpArch {
-    arch.to_string().parse().unwrap()
-}
-
-fn scmp_action(action: Act, errno: Option<u32>) -> ScmpAction {
-    let errno = errno.unwrap_or(1);
-    match action {
-        Act::ScmpActKill | Act::ScmpActKillThread => ScmpAction::KillThread,
-        Act::ScmpActKillProcess => ScmpAction::KillProcess,
-        Act::ScmpActTrap => ScmpAction::Trap,
-        Act::ScmpActErrno => ScmpAction::Errno(errno as i32),
-        Act::ScmpActTrace => ScmpAction::Trace(errno as u16),
-        Act::ScmpActLog => ScmpAction::Log,
-        Act::ScmpActAllow => ScmpAction::Allow,
-        Act::ScmpActNotify => ScmpAction::Notify,
-    }
-}
-
-fn scmp_arg(arg: &LinuxSeccompArg) -> ScmpArgCompare {
-    let (op, datum) = match arg.op() {
-        Op::ScmpCmpNe => (ScmpCompareOp::NotEqual, arg.value()),
-        Op::ScmpCmpLt => (ScmpCompareOp::Less, arg.value()),
-        Op::ScmpCmpLe => (ScmpCompareOp::LessOrEqual, arg.value()),
-        Op::ScmpCmpEq => (ScmpCompareOp::Equal, arg.value()),
-        Op::ScmpCmpGe => (ScmpCompareOp::GreaterEqual, arg.value()),
-        Op::ScmpCmpGt => (ScmpCompareOp::Greater, arg.value()),
-        Op::ScmpCmpMaskedEq => {
-            (ScmpCompareOp::MaskedEqual(arg.value()), arg.value_two().unwrap_or(0))
-        }
-    };
-    ScmpArgCompare::new(arg.index() as u32, op, datum)
-}
-
-/// The program of libseccomp for the profile, built with runc's calls.
-fn oracle(
-    spec: &LinuxSeccomp,
-    family: &[&'static Abi],
-    optimize: u32,
-) -> Result<Vec<sock_filter>, libseccomp::error::SeccompError> {
-    let default = scmp_action(spec.default_action(), spec.default_errno_ret());
-    let mut context = ScmpFilterContext::new(default)?;
-    let native = scmp_arch(family[0].scmp);
-    for abi in abis(spec, family) {
-        context.add_arch(scmp_arch(abi.scmp))?;
-    }
-    if native != ScmpArch::native() {
-        context.remove_arch(ScmpArch::Native)?;
-    }
-    context.set_ctl_optimize(optimize)?;
-    for syscall in spec.syscalls().as_deref().unwrap_or_default() {
-        let action = scmp_action(syscall.action(), syscall.errno_ret());
-        if action == default {
-            continue;
-        }
-        for name in syscall.names() {
-            // Negative numbers stand for calls that only other ABIs have.
-            let Ok(number) = ScmpSyscall::from_name(name) else { continue };
-            let args: Vec<_> =
-                syscall.args().as_deref().unwrap_or_default().iter().map(scmp_arg).collect();
-            let indices = syscall.args().as_deref().unwrap_or_default().iter().map(|a| a.index());
-            let mut seen = [0; 6];
-            indices.for_each(|i| seen[i] += 1);
-            if args.is_empty() {
-                context.add_rule(action, number)?;
-            } else if seen.iter().any(|&n| n > 1) {
-                for one in &args {
-                    context.add_rule_conditional(action, number, &[*one])?;
-                }
-            } else {
-                context.add_rule_conditional(action, number, &args)?;
-            }
-        }
-    }
-    let file = tempfile::tempfile().unwrap();
-    context.export_bpf(file.as_fd())?;
-    let mut bytes = vec![0; 8 * 8192];
-    let length = std::os::unix::fs::FileExt::read_at(&file, &mut bytes, 0).unwrap();
-    let swap = family[0].args == Args::Big64;
-    Ok(bytes[..length]
-        .chunks_exact(8)
-        .map(|b| {
-            let code = u16::from_le_bytes([b[0], b[1]]);
-            let k = u32::from_le_bytes([b[4], b[5], b[6], b[7]]);
-            let (code, k) = if swap { (code.swap_bytes(), k.swap_bytes()) } else { (code, k) };
-            sock_filter { code, jt: b[2], jf: b[3], k }
-        })
-        .collect())
-}
 
 /// Whether a rule's argument conditions hold, by the book.
 fn holds(arg: &LinuxSeccompArg, abi: &Abi, args: [u64; 6]) -> bool {
@@ -379,19 +106,6 @@ fn opinion(
     opinion
 }
 
-/// libseccomp 2.5 forgets to load the number in some programs where an ABI lacks a call of a rule:
-/// then it compares numbers with the architecture.
-fn loads_the_number(theirs: &[sock_filter], family: &[&Abi]) -> bool {
-    let audits: Vec<u32> = family.iter().map(|abi| abi.audit).collect();
-    theirs.iter().enumerate().all(|(i, at)| {
-        let next = i + 1 + usize::from(at.jt);
-        at.code != 0x15
-            || !audits.contains(&at.k)
-            || (theirs[next].code, theirs[next].k) == (0x20, 0)
-            || theirs[next].code == 0x06
-    })
-}
-
 /// What must come out, given libseccomp's verdict: its own but for the differences we mean.
 fn expected(translated: &Profile<'_>, abis: &[&'static Abi], data: (u32, u32), scmp: u32) -> u32 {
     let (audit, nr) = data;
@@ -402,7 +116,9 @@ fn expected(translated: &Profile<'_>, abis: &[&'static Abi], data: (u32, u32), s
         return if foreign { libc::SECCOMP_RET_KILL_PROCESS } else { scmp };
     };
     let names = translated.entries.iter().flat_map(|entry| entry.names);
-    let newest = names.filter_map(|n| abi.number(&Name::new(n))).max().unwrap_or(0);
+    let names = names.map(|n| Name::new(n));
+    let newest = names.flat_map(|n| [abi.number(&n), multiplexed(abi, &n).map(|(nr, _)| nr)]);
+    let newest = newest.flatten().max().unwrap_or(0);
     let newest_is_known = newest > abi.numbers.0;
     let setup = abi.unknown_is_zero && nr == 0;
     if translated.masks_new_calls() && newest_is_known && (nr > newest || setup) {
@@ -450,6 +166,11 @@ fn calls(random: &mut Random, spec: &LinuxSeccomp, abi: &Abi) -> Vec<(u32, [u64;
     calls
 }
 
+fn masks_nothing(spec: &LinuxSeccomp) -> bool {
+    let mut args = spec.syscalls().iter().flatten().flat_map(|s| s.args().iter().flatten());
+    args.any(|a| a.op() == Op::ScmpCmpMaskedEq && a.value() == u64::MAX)
+}
+
 /// How the comparison went.
 #[derive(Debug, Default)]
 struct Tally {
@@ -474,6 +195,8 @@ fn compare(seed: u64, family: &[&'static Abi], coherent: bool, tally: &mut Tally
             tally.refused_by_both += 1;
             return;
         }
+        // To libseccomp a full mask is another condition than equality, so it does not notice.
+        (Err(_), Ok(_)) if masks_nothing(&spec) => return,
         (Err(error), Ok(_)) => panic!("{error} but libseccomp takes it; {}", context()),
     };
     check(&ours);
@@ -523,7 +246,7 @@ fn families() -> impl Iterator<Item = (&'static [&'static Abi], usize)> {
 
 /// Profiles per unit of a family's weight; `CORTEN_SECCOMP_PROFILES` asks for more.
 fn profiles() -> usize {
-    std::env::var("CORTEN_SECCOMP_PROFILES").map_or(250, |n| n.parse().unwrap())
+    std::env::var("CORTEN_SECCOMP_PROFILES").map_or(200, |n| n.parse().unwrap())
 }
 
 #[test]
@@ -576,7 +299,11 @@ fn numbers_are_libseccomps() {
             }
             differ.sort();
             differ.dedup();
-            println!("{:?}: {known} {differ:?}", abi.scmp);
+            // libseccomp has no numbers for what a multiplexer carries, and 2.5 none for LoongArch.
+            differ.retain(|(name, _, _)| multiplexed(abi, &Name::new(name)).is_none());
+            let known_to_libseccomp = abi.scmp != Arch::ScmpArchLoongarch64;
+            assert!(differ.is_empty() || !known_to_libseccomp, "{:?} {differ:?}", abi.scmp);
+            assert!(known > 300, "{:?} {known}", abi.scmp);
         }
     }
 }

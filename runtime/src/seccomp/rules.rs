@@ -10,7 +10,8 @@
 //!   the profile: exact values, then smaller upper bounds, then greater lower bounds.
 //! * Two rules with the same conditions and different actions contradict each other: an error.
 //! * A call above the greatest number that the profile names is newer than the profile and
-//!   answers ENOSYS (runc's rule; see [`Profile::masks_new_calls`]).
+//!   answers ENOSYS (runc's rule; see [`Profile::masks_new_calls`]). Naming a call that a
+//!   multiplexer carries names the multiplexer.
 //!
 //! Two things are stricter than libseccomp, on old ABIs that pass socket and IPC calls through a
 //! multiplexer: its arguments lie in memory where no filter can look, so a rule with conditions
@@ -125,14 +126,15 @@ fn claims(profile: &Profile<'_>, abi: &Abi) -> (Vec<Claim>, Option<u32>) {
         for text in rule.names {
             let name = Name::new(text);
             let number = abi.number(&name);
-            newest = newest.max(number);
+            let multiplexed = multiplexed(abi, &name);
+            newest = newest.max(number).max(multiplexed.map(|(number, _)| number));
             if redundant {
                 continue;
             }
             if let Some(number) = number {
                 claims.push(Claim { number, entry, multiplexed: None });
             }
-            if let Some((number, call)) = multiplexed(abi, &name)
+            if let Some((number, call)) = multiplexed
                 && reaches_multiplexer(rule, abi, profile.default)
             {
                 claims.push(Claim { number, entry, multiplexed: Some(call) });
@@ -158,37 +160,37 @@ fn leaf(
     group: &[Claim],
     chains: &mut Vec<Chain>,
 ) -> Result<Leaf> {
-    let mut rules: Vec<(Rule, &Claim)> = Vec::new();
+    // With each rule its entry's place in the JSON, and its conditions before they were cut; calls
+    // of a multiplexer have none of their own.
+    let mut rules: Vec<(Rule, usize, &[Cond])> = Vec::new();
     for claim in group {
         let entry = &profile.entries[claim.entry];
+        let action = entry.action;
         if let Some(call) = claim.multiplexed {
-            rules.push((Rule { conds: vec![call], action: entry.action }, claim));
+            rules.push((Rule { conds: vec![call], action }, entry.index, &[]));
             continue;
         }
-        for conds in &entry.alternatives {
-            let conds = fit(conds, abi.args);
+        for whole in &entry.alternatives {
+            let conds = fit(whole, abi.args);
             if conds.is_empty() {
-                return Ok(Leaf::Ret(entry.action));
+                return Ok(Leaf::Ret(action));
             }
-            rules.push((Rule { conds, action: entry.action }, claim));
+            rules.push((Rule { conds, action }, entry.index, whole));
         }
     }
-    rules.sort_by_cached_key(|(rule, _)| rule.conds.iter().map(specificity).collect::<Vec<_>>());
+    rules.sort_by_cached_key(|(rule, ..)| rule.conds.iter().map(specificity).collect::<Vec<_>>());
     for pair in rules.windows(2) {
-        let [(a, a_claim), (b, b_claim)] = pair else { continue };
-        let direct = a_claim.multiplexed.is_none() && b_claim.multiplexed.is_none();
-        if direct && a.conds == b.conds && a.action != b.action {
-            let index = |claim: &Claim| profile.entries[claim.entry].index;
+        let [(a, first, a_whole), (b, second, b_whole)] = pair else { continue };
+        if !a_whole.is_empty() && a_whole == b_whole && a.action != b.action {
             return Err(Error::config(
-                format!("linux.seccomp.syscalls[{}].action", index(b_claim)),
+                format!("linux.seccomp.syscalls[{second}].action"),
                 format!(
-                    "contradicts syscalls[{}], which has the same system call and conditions",
-                    index(a_claim)
+                    "contradicts syscalls[{first}], which has the same system call and conditions"
                 ),
             ));
         }
     }
-    let rules = rules.into_iter().map(|(rule, _)| rule).collect();
+    let rules = rules.into_iter().map(|(rule, ..)| rule).collect();
     let chain = Chain { args: abi.args, rules };
     let known = chains.iter().position(|known| *known == chain);
     Ok(Leaf::Chain(known.unwrap_or_else(|| {
