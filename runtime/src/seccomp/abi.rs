@@ -11,7 +11,6 @@
 //! every unlisted ABI.
 
 use oci_spec::runtime::Arch;
-use syscalls::x86_64::Sysno as X64;
 
 /// x32 shares x86_64's audit number; this bit in the system call number tells them apart.
 pub const X32_BIT: u32 = 0x4000_0000;
@@ -165,7 +164,9 @@ const MULTIPLEXERS: Option<Multiplexers> = Some(Multiplexers { socketcall: 102, 
 
 #[cfg(any(test, target_arch = "x86_64"))]
 mod x86 {
-    use super::{Abi, Arch, Args, MULTIPLEXERS, Name, SLOTS, X32_BIT, X64, abi, plain};
+    use syscalls::x86_64::Sysno as X64;
+
+    use super::{Abi, Arch, Args, MULTIPLEXERS, Name, SLOTS, X32_BIT, abi, plain};
 
     table!(x86_64, x86_64);
     table!(x86, x86);

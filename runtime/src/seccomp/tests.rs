@@ -1,7 +1,7 @@
 //! What the compiler refuses and what it makes, and filters at work: a child loads one and makes
 //! the calls.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, IntoRawFd};
 use std::os::unix::net::UnixListener;
 
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::interpreter::{Data, check, run};
 use super::*;
-use crate::sys::process::{CloneArgs, Cloned, clone3};
+use crate::sys::process::{CloneArgs, Cloned, clone3, pidfd_getfd, pidfd_send_signal};
 use crate::sys::seccomp::raw::{int80, syscall64};
 
 fn parse(json: Value) -> LinuxSeccomp {
@@ -28,7 +28,7 @@ fn refused(json: Value) -> String {
 }
 
 fn docker() -> LinuxSeccomp {
-    // What Docker 27 makes of its default profile, cut to what matters here.
+    // A small profile in the style of Docker's.
     parse(json!({
         "defaultAction": "SCMP_ACT_ERRNO",
         "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
@@ -317,6 +317,38 @@ fn the_agent_gets_fd_and_state_in_one_message() {
     let error =
         send_listener(&gone, file.as_fd(), nix::unistd::Pid::from_raw(7), &state).unwrap_err();
     assert!(error.to_string().starts_with("connect to seccomp listener"), "{error}");
+}
+
+#[test]
+fn the_notification_fd_gets_out_by_write_alone() {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    // Everything that could pass an fd waits for the agent, who does not have his fd yet.
+    let filter = filter(json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/a",
+        "syscalls": [{"names": ["sendmsg", "sendto", "sendmmsg", "prctl", "getppid"],
+                      "action": "SCMP_ACT_NOTIFY"}]}));
+    let (ours, theirs) = crate::sys::socket::pair().unwrap();
+    let pidfd = match clone3(&CloneArgs::default()).unwrap() {
+        Cloned::Child => {
+            nix::sys::prctl::set_no_new_privs().ok();
+            let notify = filter.load().ok().flatten().map_or(-1, |fd| fd.into_raw_fd());
+            let number = notify.to_ne_bytes();
+            let (fd, pointer) = (theirs.as_raw_fd() as u64, number.as_ptr() as u64);
+            call(libc::SYS_write, &[fd, pointer, number.len() as u64]);
+            call(libc::SYS_getppid, &[]);
+            loop {
+                call(libc::SYS_exit_group, &[0]);
+            }
+        }
+        Cloned::Parent(_, pidfd) => pidfd,
+    };
+    let mut number = [0; 4];
+    nix::unistd::read(&ours, &mut number).unwrap();
+    let notify = pidfd_getfd(&pidfd, i32::from_ne_bytes(number)).unwrap();
+    let mut wait = [PollFd::new(notify.as_fd(), PollFlags::POLLIN)];
+    let ready = poll(&mut wait, PollTimeout::from(5000_u16)).unwrap();
+    pidfd_send_signal(&pidfd, libc::SIGKILL).unwrap();
+    waitid(Id::PIDFd(pidfd.as_fd()), WaitPidFlag::WEXITED).unwrap();
+    assert_eq!(ready, 1, "getppid did not notify");
 }
 
 /// `cargo test --release -p corten -- --ignored --nocapture seccomp::tests::time`

@@ -94,6 +94,17 @@ pub fn pidfd_send_signal(pidfd: impl AsFd, signal: libc::c_int) -> Result<(), Er
     check(ret).map(drop)
 }
 
+/// `pidfd_getfd(2)` (Linux 5.6): a duplicate of the descriptor that is `fd` in that process.
+///
+/// # Errors
+/// `EBADF` when it has no such descriptor; `EPERM` when the caller may not ptrace it.
+pub fn pidfd_getfd(pidfd: impl AsFd, fd: libc::c_int) -> Result<OwnedFd, Errno> {
+    // SAFETY: plain integers.
+    let ret = unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_fd().as_raw_fd(), fd, 0_u32) };
+    // SAFETY: the kernel just made this descriptor, close-on-exec, and nobody else has it.
+    check(ret).map(|fd| unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
 /// `setns(2)`: join the namespaces `flags` that `fd` stands for, a namespace file or a pidfd
 /// (Linux 5.8).
 ///
