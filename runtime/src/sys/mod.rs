@@ -6,10 +6,20 @@
 #![allow(unsafe_code)]
 
 pub mod bpf;
+pub mod cred;
+pub mod fds;
 pub mod fs;
+pub mod keyring;
+pub mod ns;
 pub mod process;
+pub mod sched;
 pub mod seccomp;
+pub mod signal;
 pub mod socket;
+#[cfg(test)]
+pub(crate) mod testing;
+pub mod tty;
+pub mod wait;
 
 use nix::errno::Errno;
 

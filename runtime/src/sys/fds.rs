@@ -1,0 +1,47 @@
+//! Descriptors by number: the ones that the caller of the runtime left open for the container.
+
+use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl, open};
+use nix::sys::stat::Mode;
+
+/// Runs `f` on the descriptor with this number, which may turn out to be closed (`EBADF`).
+fn with<T>(number: RawFd, f: impl FnOnce(BorrowedFd<'_>) -> Result<T, Errno>) -> Result<T, Errno> {
+    if number < 0 {
+        return Err(Errno::EBADF);
+    }
+    // SAFETY: the number is only passed to fcntl during this call, which reports a closed one as
+    // EBADF; it is neither closed nor kept, so no owner is disturbed.
+    f(unsafe { BorrowedFd::borrow_raw(number) })
+}
+
+/// Whether a descriptor of this number is open.
+pub fn is_open(number: RawFd) -> bool {
+    with(number, |fd| fcntl(fd, FcntlArg::F_GETFD)).is_ok()
+}
+
+/// Sets or clears CLOEXEC of the descriptor of this number.
+///
+/// # Errors
+/// `EBADF` when it is closed.
+pub fn set_cloexec(number: RawFd, on: bool) -> Result<(), Errno> {
+    let flags = if on { FdFlag::FD_CLOEXEC } else { FdFlag::empty() };
+    with(number, |fd| fcntl(fd, FcntlArg::F_SETFD(flags))).map(drop)
+}
+
+/// Opens /dev/null at the lowest free number and leaves it open for good.
+///
+/// # Errors
+/// The errno of the open.
+pub fn open_null_for_good() -> Result<RawFd, Errno> {
+    // Not CLOEXEC: it becomes a standard stream.
+    open(c"/dev/null", OFlag::O_RDWR, Mode::empty()).map(IntoRawFd::into_raw_fd)
+}
+
+/// Owns a descriptor that `recvmsg(2)` just delivered.
+pub fn own_received(number: RawFd) -> OwnedFd {
+    // SAFETY: the kernel made this descriptor for the message that the caller took it from, and a
+    // ControlMessageOwned does not close it; nobody else has it.
+    unsafe { OwnedFd::from_raw_fd(number) }
+}
