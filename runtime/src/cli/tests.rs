@@ -174,7 +174,7 @@ fn every_command_has_help_and_no_two_options_are_the_same() {
         let command = cmd::command(name).unwrap();
         let text = help::command("corten", about, &command);
         assert!(text.contains(&format!("Usage: corten {name} ")), "{text}");
-        let mut names: Vec<String> = command.items().map(|item| item.long()).collect();
+        let mut names: Vec<String> = command.items().map(options::Item::long).collect();
         let mut letters: Vec<char> = command.items().filter_map(|item| item.short).collect();
         assert!(command.items().all(|item| !item.help.trim().is_empty()), "{name}");
         let (options, shorts) = (names.len(), letters.len());

@@ -14,6 +14,7 @@ use serde_json::ser::{PrettyFormatter, Serializer};
 use crate::cli::Globals;
 use crate::cli::options::arguments;
 use crate::error::{Error, Result};
+use crate::seccomp::{known, supported_flags};
 use crate::{log, output};
 
 arguments! {
@@ -80,6 +81,7 @@ fn features() -> Features {
 }
 
 fn linux() -> serde_json::Value {
+    let seccomp = known();
     json!({
         "namespaces": NAMESPACES,
         "capabilities": capabilities(),
@@ -89,6 +91,14 @@ fn linux() -> serde_json::Value {
             "systemd": false,
             "systemdUser": false,
             "rdma": true,
+        },
+        "seccomp": {
+            "enabled": true,
+            "actions": seccomp.actions,
+            "operators": seccomp.operators,
+            "archs": seccomp.archs,
+            "knownFlags": seccomp.flags,
+            "supportedFlags": supported_flags(),
         },
         "apparmor": { "enabled": true },
         "selinux": { "enabled": true },
