@@ -70,3 +70,76 @@ pub fn memfd_executable(name: &CStr) -> Result<OwnedFd, Errno> {
         other => other,
     }
 }
+
+/// What `fstatfs(2)` says about a file system and the mount it was reached through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FsInfo {
+    /// Which file system: `*_SUPER_MAGIC`.
+    pub magic: u64,
+    /// `ST_*`, the ones that nix doesn't know too.
+    pub flags: u64,
+}
+
+/// `fstatfs(2)`.
+///
+/// # Errors
+/// The errno of the call.
+pub fn statfs(fd: impl AsFd) -> Result<FsInfo, Errno> {
+    // SAFETY: statfs is plain data for which all zeroes is valid.
+    let mut raw: libc::statfs64 = unsafe { std::mem::zeroed() };
+    // SAFETY: `raw` is writable and lives across the call.
+    check(unsafe { libc::fstatfs64(fd.as_fd().as_raw_fd(), &raw mut raw) }.into())?;
+    Ok(FsInfo { magic: raw.f_type as u64, flags: raw.f_flags as u64 })
+}
+
+/// `statx(2)`: whether the fd is the root of a mount (Linux 5.8).
+///
+/// # Errors
+/// The errno of the call; `ENOTSUP` where the kernel doesn't tell.
+pub fn is_mount_root(fd: impl AsFd) -> Result<bool, Errno> {
+    const MOUNT_ROOT: u64 = libc::STATX_ATTR_MOUNT_ROOT as u64;
+    // SAFETY: statx is plain data for which all zeroes is valid.
+    let mut raw: libc::statx = unsafe { std::mem::zeroed() };
+    // SAFETY: an empty static path; `raw` is writable and lives across the call.
+    check(
+        unsafe {
+            libc::statx(
+                fd.as_fd().as_raw_fd(),
+                c"".as_ptr(),
+                libc::AT_EMPTY_PATH,
+                libc::STATX_TYPE,
+                &raw mut raw,
+            )
+        }
+        .into(),
+    )?;
+    if raw.stx_attributes_mask & MOUNT_ROOT == 0 {
+        return Err(Errno::ENOTSUP);
+    }
+    Ok(raw.stx_attributes & MOUNT_ROOT != 0)
+}
+
+/// `fchmodat2(2)` with an empty path: the mode of what an `O_PATH` fd stands for. Before Linux 6.6
+/// through the fd's name in `/proc/self/fd`, which has to be the host's.
+///
+/// # Errors
+/// The errno of the call.
+pub fn chmod(fd: impl AsFd, mode: libc::mode_t) -> Result<(), Errno> {
+    let fd = fd.as_fd();
+    // SAFETY: an empty static path and plain integers.
+    let ret = unsafe {
+        libc::syscall(libc::SYS_fchmodat2, fd.as_raw_fd(), c"".as_ptr(), mode, libc::AT_EMPTY_PATH)
+    };
+    match check(ret) {
+        Err(Errno::ENOSYS | Errno::EPERM | Errno::EINVAL) => {
+            let name = format!("/proc/self/fd/{}", fd.as_raw_fd());
+            nix::sys::stat::fchmodat(
+                nix::fcntl::AT_FDCWD,
+                name.as_str(),
+                nix::sys::stat::Mode::from_bits_truncate(mode),
+                nix::sys::stat::FchmodatFlags::FollowSymlink,
+            )
+        }
+        done => done.map(drop),
+    }
+}
