@@ -43,6 +43,19 @@ const HOOKS: [&str; 6] =
 /// Every namespace of the spec, new or joined.
 const NAMESPACES: [&str; 8] = ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"];
 
+/// The modes and flags of linux.memoryPolicy.
+const MEMORY_MODES: [&str; 7] = [
+    "MPOL_DEFAULT",
+    "MPOL_BIND",
+    "MPOL_INTERLEAVE",
+    "MPOL_WEIGHTED_INTERLEAVE",
+    "MPOL_PREFERRED",
+    "MPOL_PREFERRED_MANY",
+    "MPOL_LOCAL",
+];
+const MEMORY_FLAGS: [&str; 3] =
+    ["MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"];
+
 /// Carries out `corten features`; the answer is the process's exit code.
 ///
 /// # Errors
@@ -102,6 +115,7 @@ fn linux() -> serde_json::Value {
         },
         "apparmor": { "enabled": true },
         "selinux": { "enabled": true },
+        "memoryPolicy": { "modes": MEMORY_MODES, "flags": MEMORY_FLAGS },
         "intelRdt": { "enabled": false, "schemata": false, "monitoring": false },
         "mountExtensions": { "idmap": { "enabled": true } },
         "netDevices": { "enabled": false },
@@ -129,6 +143,17 @@ mod tests {
         assert_eq!(tree["linux"]["mountExtensions"]["idmap"]["enabled"], true);
         let namespaces = tree["linux"]["namespaces"].as_array().unwrap();
         assert!(namespaces.iter().any(|name| name == "user"));
+    }
+
+    #[test]
+    fn a_memory_policy_may_have_each_mode_and_flag() {
+        use oci_spec::runtime::{MemoryPolicyFlagType, MemoryPolicyModeType};
+        for mode in super::MEMORY_MODES {
+            serde_json::from_value::<MemoryPolicyModeType>(Value::from(mode)).unwrap();
+        }
+        for flag in super::MEMORY_FLAGS {
+            serde_json::from_value::<MemoryPolicyFlagType>(Value::from(flag)).unwrap();
+        }
     }
 
     #[test]

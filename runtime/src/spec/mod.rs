@@ -64,19 +64,13 @@ pub fn parse(bytes: &[u8]) -> Result<Spec> {
     Ok(spec)
 }
 
-/// Reads and validates the process of `exec --process`.
+/// Reads the process of `exec --process`; `process` validates it.
 ///
 /// # Errors
 /// [`Error::Sys`] when the file cannot be read; otherwise the mistake, with the file's name.
 pub fn load_process(file: &Path) -> Result<Process> {
     let bytes = read(file)?;
-    let process: Process =
-        understand(&bytes, Kind::Process).map_err(|mistake| mistake.in_file(file))?;
-    validate::process(&process, "process").map_err(|error| match error {
-        Error::Config { path, why } => Mistake { path, why }.in_file(file),
-        other => other,
-    })?;
-    Ok(process)
+    understand(&bytes, Kind::Process).map_err(|mistake| mistake.in_file(file))
 }
 
 /// Parses the resources of `update --resources`; `from` names the file in errors.
