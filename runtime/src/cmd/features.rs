@@ -14,6 +14,7 @@ use serde_json::ser::{PrettyFormatter, Serializer};
 use crate::cli::Globals;
 use crate::cli::options::arguments;
 use crate::error::{Error, Result};
+use crate::rootfs::options;
 use crate::seccomp::{known, supported_flags};
 use crate::{log, output};
 
@@ -82,7 +83,7 @@ fn features() -> Features {
         oci_version_min: "1.0.0",
         oci_version_max: super::version::SPEC,
         hooks: &HOOKS,
-        mount_options: Vec::new(),
+        mount_options: options::known().collect(),
         linux: linux(),
         annotations: BTreeMap::from([
             ("org.corten.version", env!("CARGO_PKG_VERSION")),
@@ -140,6 +141,10 @@ mod tests {
         let tree: Value = serde_json::from_str(&text().unwrap()).unwrap();
         assert!(!tree["ociVersionMin"].as_str().unwrap().is_empty());
         assert_eq!(tree["ociVersionMax"], "1.3.0");
+        let options = tree["mountOptions"].as_array().unwrap();
+        for wanted in ["rro", "rbind", "idmap", "ridmap", "tmpcopyup", "nosymfollow"] {
+            assert!(options.iter().any(|option| option == wanted), "{wanted}");
+        }
         assert_eq!(tree["linux"]["mountExtensions"]["idmap"]["enabled"], true);
         let namespaces = tree["linux"]["namespaces"].as_array().unwrap();
         assert!(namespaces.iter().any(|name| name == "user"));
