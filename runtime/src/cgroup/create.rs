@@ -1,10 +1,10 @@
 //! Making the groups.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
-use super::dir::{Dir, Step, walk};
+use super::dir::{Dir, Name, Step, walk};
 use super::{Cgroup, Group, Plan, Version, no_permission};
 use crate::error::{Doing, Error, Result};
 
@@ -25,40 +25,42 @@ impl Cgroup {
             result = self.check_controllers(&wanted);
         }
         if result.is_err() {
-            for group in made.iter().rev().filter_map(|name| self.v1(name).or_else(|| self.v2())) {
-                if let Err(error) = group.mount().map(|mount| mount.rmdir(&group.at.path)) {
-                    tracing::debug!("undo: {error}");
+            for path in made.iter().rev() {
+                if let Err(errno) = Name::absolute(path).rmdir() {
+                    tracing::debug!("undo: remove {path:?}: {}", errno.desc());
                 }
             }
         }
         result
     }
 
-    /// `made` gets the first controller of each group that was not there.
-    fn make(&mut self, plan: &Plan, made: &mut Vec<String>) -> Result<()> {
+    /// `made` gets the groups that were not there.
+    fn make(&mut self, plan: &Plan, made: &mut Vec<PathBuf>) -> Result<()> {
+        let (version, v1_freezer) = (self.version, self.v1("freezer").is_some());
         let mut forbidden = Vec::new();
-        for (index, group) in self.groups.iter().enumerate() {
-            let result = make(group, self.version);
-            let name = group.at.controllers.split(',').next().unwrap_or_default().to_owned();
-            match result {
-                Ok(true) => made.push(name),
-                Ok(false) => refuse_processes(group)?,
+        for (index, group) in self.groups.iter_mut().enumerate() {
+            match make(group, version) {
+                Ok(()) => made.push(group.path.clone()),
+                Err(Errno::EEXIST) => {
+                    group.at.existed = true;
+                    refuse_processes(group)?;
+                }
                 Err(errno) if plan.lenient() && no_permission(errno) => {
                     forbidden.push(index);
                     continue;
                 }
-                Err(errno) => {
-                    return Err(errno).doing(|| format!("create {:?}", group.at.absolute()));
-                }
+                Err(errno) => return Err(errno).doing(|| format!("create {:?}", group.path)),
             }
-            refuse_frozen(group)?;
+            if group.at.has("freezer") || (group.is_v2() && !v1_freezer) {
+                refuse_frozen(group)?;
+            }
             if group.at.has("cpuset") {
                 fill_cpuset(group, plan)?;
             }
         }
         for index in forbidden.into_iter().rev() {
             let group = self.groups.remove(index);
-            tracing::debug!("no permission for {:?}: going on without", group.at.absolute());
+            tracing::debug!("no permission for {:?}: going on without", group.path);
         }
         if self.groups.is_empty() {
             self.version = Version::None;
@@ -85,58 +87,58 @@ impl Cgroup {
     }
 }
 
-/// Whether the directory had to be made; its parents come along.
-fn make(group: &Group, version: Version) -> Result<bool, Errno> {
-    let mount = group.mount().map_err(|error| error.errno().unwrap_or(Errno::ENOENT))?;
-    let path = &group.at.path;
+/// Makes the directory; its parents come along.
+fn make(group: &Group, version: Version) -> Result<(), Errno> {
     if version == Version::V2 {
-        enable_controllers(mount, path)?;
+        enable_controllers(group)?;
     }
-    let mut made = mount.mkdir(path);
+    let name = Name::absolute(&group.path);
+    let mut made = name.mkdir();
     if made == Err(Errno::ENOENT) {
-        let mut parents: Vec<&Path> = path.ancestors().skip(1).collect();
-        parents.pop();
-        for parent in parents.into_iter().rev() {
-            match mount.mkdir(parent) {
+        for parent in ancestors(group).into_iter().skip(1) {
+            match Name::absolute(parent).mkdir() {
                 Ok(()) | Err(Errno::EEXIST) => {}
                 Err(errno) => return Err(errno),
             }
         }
-        made = mount.mkdir(path);
+        made = name.mkdir();
     }
-    let made = match made {
-        Ok(()) => true,
-        Err(Errno::EEXIST) => false,
-        Err(errno) => return Err(errno),
-    };
-    let dir = mount.sub(path)?;
-    if version == Version::V2 && made {
-        check_type(&dir)?;
+    made?;
+    if version == Version::V2
+        && let Err(errno) = Dir::open(&group.path).and_then(|dir| check_type(&dir))
+    {
+        return name.rmdir().and(Err(errno));
     }
-    drop(group.dir.set(dir));
-    Ok(made)
+    Ok(())
+}
+
+/// The mount point and the groups between it and this one, from the top.
+fn ancestors(group: &Group) -> Vec<&Path> {
+    let count = group.at.path.components().count();
+    let mut above: Vec<&Path> = group.path.ancestors().skip(1).take(count).collect();
+    above.reverse();
+    above
 }
 
 /// v2: every ancestor must hand the controllers down. All of them, as managers read statistics of
 /// controllers that have no limit.
-fn enable_controllers(mount: &Dir, path: &Path) -> Result<(), Errno> {
-    let all = mount.try_read("cgroup.controllers")?;
-    let parent = path.parent().unwrap_or(Path::new(""));
-    if let Ok(parent) = mount.sub(parent)
+fn enable_controllers(group: &Group) -> Result<(), Errno> {
+    let above = ancestors(group);
+    let all = Dir::open(&group.at.mount)?.try_read("cgroup.controllers")?;
+    let last = above.last().map(|parent| Dir::open(parent));
+    if let Some(Ok(parent)) = last
         && lacks(&parent.try_read("cgroup.subtree_control")?, &all).is_empty()
     {
         return Ok(());
     }
-    let mut ancestors: Vec<&Path> = path.ancestors().skip(1).collect();
-    ancestors.reverse();
-    for ancestor in ancestors {
-        if !ancestor.as_os_str().is_empty() {
-            match mount.mkdir(ancestor) {
+    for (depth, path) in above.into_iter().enumerate() {
+        if depth > 0 {
+            match Name::absolute(path).mkdir() {
                 Ok(()) | Err(Errno::EEXIST) => {}
                 Err(errno) => return Err(errno),
             }
         }
-        let dir = mount.sub(ancestor)?;
+        let dir = Dir::open(path)?;
         let missing = lacks(&dir.try_read("cgroup.subtree_control")?, &all);
         if missing.is_empty() || dir.try_write("cgroup.subtree_control", &missing).is_ok() {
             continue;
@@ -145,7 +147,7 @@ fn enable_controllers(mount: &Dir, path: &Path) -> Result<(), Errno> {
         // under the cpu controller. A limit that needs it fails by name when it is written.
         for one in missing.split(' ') {
             if let Err(errno) = dir.try_write("cgroup.subtree_control", one) {
-                tracing::debug!("{one} for the groups below {:?}: {errno}", dir.path());
+                tracing::debug!("{one} for the groups below {path:?}: {}", errno.desc());
             }
         }
     }
@@ -185,21 +187,20 @@ fn refuse_processes(group: &Group) -> Result<()> {
     }
     Err(Error::Failed(format!(
         "container's cgroup is not empty: {count} process(es) found in {:?}",
-        group.at.absolute()
+        group.path
     )))
 }
 
 /// In a frozen group (or below one) the container's first process would never run.
 fn refuse_frozen(group: &Group) -> Result<()> {
+    let dir = group.dir()?;
     let frozen = if group.is_v2() {
-        group.dir()?.try_read("cgroup.events").is_ok_and(|text| text.contains("frozen 1"))
-    } else if group.at.has("freezer") {
-        group.dir()?.try_read("freezer.state").is_ok_and(|state| state.trim_end() != "THAWED")
+        dir.try_value("cgroup.events").is_ok_and(|text| text.contains("frozen 1"))
     } else {
-        false
+        dir.try_value("freezer.state").is_ok_and(|state| state != "THAWED")
     };
     if frozen {
-        let path = group.at.absolute();
+        let path = &group.path;
         return Err(Error::Failed(format!("container's cgroup unexpectedly frozen: {path:?}")));
     }
     Ok(())
@@ -214,28 +215,35 @@ fn fill_cpuset(group: &Group, plan: &Plan) -> Result<()> {
         ("cpuset.cpus", given(cpu.and_then(|cpu| cpu.cpus().as_ref()))),
         ("cpuset.mems", given(cpu.and_then(|cpu| cpu.mems().as_ref()))),
     ];
-    let mount = group.mount()?;
+    let above = ancestors(group);
+    let mut opened: Vec<Dir> = Vec::with_capacity(1);
     for (file, given) in files {
         let mut inherited = String::new();
-        let mut empty = Vec::new();
-        for ancestor in group.at.path.ancestors().skip(1) {
-            let dir = mount.sub(ancestor).doing(|| format!("open {ancestor:?}"))?;
-            inherited = dir.read(file)?.trim_end().to_owned();
+        let mut empty = 0;
+        for (distance, path) in above.iter().rev().enumerate() {
+            if opened.len() == distance {
+                opened.push(Dir::open(path).doing(|| format!("open {path:?}"))?);
+            }
+            inherited = value(&opened[distance], file)?;
             if !inherited.is_empty() {
                 break;
             }
-            empty.push(dir);
+            empty = distance + 1;
         }
-        for dir in empty.iter().rev() {
+        for dir in opened[..empty].iter().rev() {
             dir.write(file, &inherited)?;
         }
         let dir = group.dir()?;
         // With cgroup.clone_children the kernel has filled it, or somebody before us.
-        if !given && (!group.at.existed || dir.read(file)?.trim_end().is_empty()) {
+        if !given && (!group.at.existed || value(dir, file)?.is_empty()) {
             dir.write(file, &inherited)?;
         }
     }
     Ok(())
+}
+
+fn value(dir: &Dir, file: &str) -> Result<String> {
+    dir.try_value(file).doing(|| format!("read {:?}", dir.path().join(file)))
 }
 
 /// v2: the container's root may arrange sub-groups and move processes between them, and change no

@@ -5,14 +5,14 @@
 //! and a container that owns its group can't redirect us. A group's tree is walked with one fd at
 //! a time: a container may nest thousands of sub-cgroups to exhaust our fds or our stack.
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, openat};
-use nix::sys::stat::{Mode, fstatat, mkdirat};
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::error::{Doing, Result};
@@ -35,12 +35,12 @@ impl AsFd for Dir {
 }
 
 impl Dir {
-    /// Opens a directory of the host by its absolute path.
+    /// Opens a directory of the host by its absolute path, through no symbolic link.
     ///
     /// # Errors
     /// The errno of the open.
     pub fn open(path: &Path) -> Result<Self, Errno> {
-        let fd = nix::fcntl::open(path, DIRECTORY, Mode::empty())?;
+        let fd = open_plain(path, libc::O_RDONLY | libc::O_DIRECTORY)?;
         Ok(Self { fd, path: path.to_owned() })
     }
 
@@ -77,34 +77,6 @@ impl Dir {
             at = openat(&at, name, DIRECTORY, Mode::empty())?;
         }
         Ok(at)
-    }
-
-    /// Makes the directory `below`, whose parents exist.
-    ///
-    /// # Errors
-    /// The errno: `EEXIST`, `ENOENT` for a missing parent, `EACCES`, `EROFS`.
-    pub fn mkdir(&self, below: &Path) -> Result<(), Errno> {
-        mkdirat(&self.fd, below, Mode::from_bits_truncate(0o755))
-    }
-
-    /// Whether `below` exists, as anything.
-    ///
-    /// # Errors
-    /// Any errno but `ENOENT`.
-    pub fn has(&self, below: &Path) -> Result<bool, Errno> {
-        match fstatat(&self.fd, below, AtFlags::AT_SYMLINK_NOFOLLOW) {
-            Ok(_) => Ok(true),
-            Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(false),
-            Err(errno) => Err(errno),
-        }
-    }
-
-    /// Removes the empty group `below`.
-    ///
-    /// # Errors
-    /// The errno: `EBUSY` while it has processes or sub-cgroups.
-    pub fn rmdir(&self, below: &Path) -> Result<(), Errno> {
-        unlinkat(&self.fd, below, UnlinkatFlags::RemoveDir)
     }
 
     /// Opens a control file. `name` is a plain file name.
@@ -148,6 +120,17 @@ impl Dir {
         read_all(&self.file(name, OFlag::O_RDONLY)?)
     }
 
+    /// Reads a control file of one short value, for which one read is enough.
+    ///
+    /// # Errors
+    /// The bare errno.
+    pub fn try_value(&self, name: &str) -> Result<String, Errno> {
+        let mut bytes = [0; 1024];
+        let len = nix::unistd::read(&self.file(name, OFlag::O_RDONLY)?, &mut bytes)?;
+        let text = std::str::from_utf8(&bytes[..len]).map_err(|_| Errno::EILSEQ)?;
+        Ok(text.trim_end().to_owned())
+    }
+
     /// The names of the sub-cgroups directly below.
     fn children(&self) -> Result<Vec<CString>, Errno> {
         let again = openat(&self.fd, ".", DIRECTORY, Mode::empty())?;
@@ -166,13 +149,74 @@ impl Dir {
 
     fn step(&self, name: &CStr) -> Result<Self, Errno> {
         let fd = openat(&self.fd, name, DIRECTORY, Mode::empty())?;
-        Ok(Self { fd, path: self.path.join(std::ffi::OsStr::from_bytes(name.to_bytes())) })
+        Ok(Self { fd, path: self.path.join(OsStr::from_bytes(name.to_bytes())) })
     }
 
     fn up(&self) -> Result<Self, Errno> {
         let fd = openat(&self.fd, "..", DIRECTORY, Mode::empty())?;
         let path = self.path.parent().unwrap_or(Path::new("/")).to_owned();
         Ok(Self { fd, path })
+    }
+}
+
+/// Opens a path of the host that has no symbolic links.
+///
+/// # Errors
+/// The errno of the open.
+pub(super) fn open_plain(path: &Path, flags: libc::c_int) -> Result<OwnedFd, Errno> {
+    let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
+    match openat2(AT_FDCWD, &name, flags, 0, resolve::NO_SYMLINKS) {
+        // Before Linux 5.6, or filtered by an outer container's seccomp profile. A cgroup file
+        // system can't hold symbolic links.
+        Err(Errno::ENOSYS | Errno::EPERM) => {
+            let flags = OFlag::from_bits_retain(flags) | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+            nix::fcntl::open(path, flags, Mode::empty())
+        }
+        other => other,
+    }
+}
+
+/// A group, by its name in its parent: for making and removing it.
+#[derive(Clone, Copy, Debug)]
+pub struct Name<'path> {
+    parent: BorrowedFd<'path>,
+    path: &'path Path,
+}
+
+impl<'path> Name<'path> {
+    /// By an absolute path.
+    pub fn absolute(path: &'path Path) -> Self {
+        Self { parent: AT_FDCWD, path }
+    }
+
+    /// Below an open directory.
+    pub fn below(parent: &'path Dir, name: &'path CStr) -> Self {
+        Self { parent: parent.as_fd(), path: Path::new(OsStr::from_bytes(name.to_bytes())) }
+    }
+
+    /// Makes the group, whose parent exists.
+    ///
+    /// # Errors
+    /// The errno: `EEXIST`, `ENOENT` for a missing parent, `EACCES`, `EROFS`.
+    pub fn mkdir(self) -> Result<(), Errno> {
+        mkdirat(self.parent, self.path, Mode::from_bits_truncate(0o755))
+    }
+
+    /// Removes the empty group.
+    ///
+    /// # Errors
+    /// The errno: `EBUSY` while it has processes or sub-cgroups.
+    pub fn rmdir(self) -> Result<(), Errno> {
+        unlinkat(self.parent, self.path, UnlinkatFlags::RemoveDir)
+    }
+
+    /// Opens the group.
+    ///
+    /// # Errors
+    /// The errno of the open.
+    pub fn open(self) -> Result<Dir, Errno> {
+        let fd = openat(self.parent, self.path, DIRECTORY, Mode::empty())?;
+        Ok(Dir { fd, path: self.path.to_owned() })
     }
 }
 
@@ -280,7 +324,7 @@ mod tests {
         let top = Dir::open(tmp.path()).unwrap();
         let mut at = top.sub(Path::new("")).unwrap();
         for _ in 0..3000 {
-            at.mkdir(Path::new("d")).unwrap();
+            Name::below(&at, c"d").mkdir().unwrap();
             at = at.step(c"d").unwrap();
         }
         let (mut entered, mut left) = (0, 0);
@@ -289,7 +333,7 @@ mod tests {
                 Step::Enter(_) => entered += 1,
                 Step::Leave(parent, name) => {
                     left += 1;
-                    parent.rmdir(Path::new(std::ffi::OsStr::from_bytes(name.to_bytes()))).unwrap();
+                    Name::below(parent, name).rmdir().unwrap();
                 }
             }
             Ok(())

@@ -7,10 +7,9 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use nix::sys::stat::fstat;
-use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, fstatfs};
+use nix::sys::stat::stat;
+use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
 
-use super::dir::Dir;
 use super::plan::Place;
 use super::{Cgroup, Group, Location, Plan, Version};
 use crate::error::{Doing, Error, Result};
@@ -23,10 +22,11 @@ impl Cgroup {
     /// # Errors
     /// No cgroups at all, though the plan needs them; an unreadable /proc.
     pub fn locate(plan: &Plan) -> Result<Self> {
-        let groups = match (open_as(Path::new(ROOT), true), &plan.place) {
+        let only_v2 = is_mount(Path::new(ROOT), true);
+        let groups = match &plan.place {
             // Nothing is relative to us: /proc/self/cgroup has no news.
-            (Some(dir), Place::Absolute(path)) => vec![located("", dir, path.clone())?],
-            (unified, _) => Finder { place: &plan.place, unified, mountinfo: None }.find()?,
+            Place::Absolute(path) if only_v2 => vec![located("", ROOT.into(), path.clone())],
+            place => Finder { place, only_v2, mountinfo: None }.find()?,
         };
         let v2 = groups.iter().any(Group::is_v2);
         let version = match (groups.len(), v2) {
@@ -52,8 +52,8 @@ impl Cgroup {
 
 struct Finder<'plan> {
     place: &'plan Place,
-    /// The one hierarchy of a host with v2 only.
-    unified: Option<Dir>,
+    /// [`ROOT`] is the one hierarchy, v2.
+    only_v2: bool,
     /// Read at most once, and on most hosts never.
     mountinfo: Option<String>,
 }
@@ -61,7 +61,6 @@ struct Finder<'plan> {
 impl Finder<'_> {
     fn find(mut self) -> Result<Vec<Group>> {
         let mut groups = Vec::with_capacity(16);
-        let only_v2 = self.unified.is_some();
         for line in read("/proc/self/cgroup")?.lines() {
             let mut parts = line.splitn(3, ':');
             let (Some(_), Some(controllers), Some(own)) =
@@ -69,45 +68,48 @@ impl Finder<'_> {
             else {
                 return Err(Error::Failed(format!("bad line in /proc/self/cgroup: {line:?}")));
             };
-            if (only_v2 && !controllers.is_empty()) || unused(controllers) {
+            if (self.only_v2 && !controllers.is_empty()) || unused(controllers) {
                 continue;
             }
-            let Some((dir, root)) = self.mount(controllers, own)? else { continue };
+            let Some((mount, root)) = self.mount(controllers, own)? else { continue };
             let path = match self.place {
                 Place::Absolute(path) => path.clone(),
                 Place::Relative(path) => {
-                    let own = below(own, &root, &dir)?;
+                    let own = below(own, &root, &mount)?;
                     // Our own v2 group has processes (us), so it can't have limited sub-groups.
-                    let base = if only_v2 { own.parent().unwrap_or(own) } else { own };
+                    let base = if self.only_v2 { own.parent().unwrap_or(own) } else { own };
                     base.join(path)
                 }
             };
-            groups.push(located(controllers, dir, path)?);
+            groups.push(located(controllers, mount, path));
         }
         Ok(groups)
     }
 
     /// The mount of a hierarchy, and which part of the hierarchy it shows.
-    fn mount(&mut self, controllers: &str, own: &str) -> Result<Option<(Dir, PathBuf)>> {
+    fn mount(&mut self, controllers: &str, own: &str) -> Result<Option<(PathBuf, PathBuf)>> {
         let v2 = controllers.is_empty();
         let usual = match controllers {
+            "" if self.only_v2 => "",
             "" => "unified",
             named => named.strip_prefix("name=").unwrap_or(named),
         };
-        let usual = self.unified.take().or_else(|| open_as(&Path::new(ROOT).join(usual), v2));
-        if let Some(dir) = usual {
-            // The root of a whole hierarchy has inode 1.
-            let whole = || fstat(&dir).is_ok_and(|status| status.st_ino == 1);
-            if matches!(self.place, Place::Absolute(_)) || whole() {
-                return Ok(Some((dir, PathBuf::from("/"))));
+        let usual = match usual {
+            "" => PathBuf::from(ROOT),
+            name => Path::new(ROOT).join(name),
+        };
+        if is_mount(&usual, v2) {
+            // What shows a part of a hierarchy does not have its root, which has inode 1.
+            let whole = || stat(&usual).is_ok_and(|status| status.st_ino == 1);
+            if matches!(self.place, Place::Absolute(_)) || own == "/" || whole() {
+                return Ok(Some((usual, PathBuf::from("/"))));
             }
         }
         let text = match &mut self.mountinfo {
             Some(text) => text,
             none => none.insert(read("/proc/self/mountinfo")?),
         };
-        let found = mount_in(text, controllers, own);
-        Ok(found.and_then(|(point, root)| Some((open_as(&point, v2)?, root))))
+        Ok(mount_in(text, controllers, own))
     }
 }
 
@@ -117,30 +119,25 @@ fn unused(controllers: &str) -> bool {
 }
 
 /// Our own group, relative to what the mount shows.
-fn below<'own>(own: &'own str, root: &Path, mount: &Dir) -> Result<&'own Path> {
+fn below<'own>(own: &'own str, root: &Path, mount: &Path) -> Result<&'own Path> {
     let plain = |path: &&Path| path.components().all(|c| matches!(c, Component::Normal(_)));
     Path::new(own).strip_prefix(root).ok().filter(plain).ok_or_else(|| {
         Error::Unsupported(format!(
             "our own cgroup {own:?} is not below {:?}: give an absolute linux.cgroupsPath",
-            mount.path()
+            mount
         ))
     })
 }
 
-fn located(controllers: &str, mount: Dir, path: PathBuf) -> Result<Group> {
-    let existed = mount.has(&path).doing(|| format!("look for {:?}", mount.path().join(&path)))?;
-    let point = mount.path().to_owned();
-    let at = Location { controllers: controllers.to_owned(), mount: point, path, existed };
-    let group = Group::new(at);
-    drop(group.mount.set(mount));
-    Ok(group)
+fn located(controllers: &str, mount: PathBuf, path: PathBuf) -> Group {
+    let controllers = controllers.to_owned();
+    Group::new(Location { controllers, mount, path, existed: false })
 }
 
-/// Opens a directory if it is one of a cgroup file system of that version.
-fn open_as(path: &Path, v2: bool) -> Option<Dir> {
+/// Whether a directory is one of a cgroup file system of that version.
+fn is_mount(path: &Path, v2: bool) -> bool {
     let magic = if v2 { CGROUP2_SUPER_MAGIC } else { CGROUP_SUPER_MAGIC };
-    let dir = Dir::open(path).ok()?;
-    fstatfs(&dir).is_ok_and(|fs| fs.filesystem_type() == magic).then_some(dir)
+    statfs(path).is_ok_and(|fs| fs.filesystem_type() == magic)
 }
 
 /// The mount point of a hierarchy and the part of it that is mounted there: the one under which
@@ -227,9 +224,9 @@ mod tests {
 
     #[test]
     fn our_own_group_must_be_in_the_mount() {
-        let dir = Dir::open(Path::new("/")).unwrap();
-        assert_eq!(below("/docker/abc/x", Path::new("/docker/abc"), &dir).unwrap(), Path::new("x"));
-        assert!(below("/../other", Path::new("/"), &dir).is_err());
-        assert!(below("/user", Path::new("/docker"), &dir).is_err());
+        let dir = Path::new("/sys/fs/cgroup");
+        assert_eq!(below("/docker/abc/x", Path::new("/docker/abc"), dir).unwrap(), Path::new("x"));
+        assert!(below("/../other", Path::new("/"), dir).is_err());
+        assert!(below("/user", Path::new("/docker"), dir).is_err());
     }
 }

@@ -105,16 +105,12 @@ pub struct Location {
     pub mount: PathBuf,
     /// The group, below `mount`.
     pub path: PathBuf,
-    /// It was there before us, so it stays after us.
+    /// It was there before us, so it stays after us. Known after [`Cgroup::create`].
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub existed: bool,
 }
 
 impl Location {
-    fn absolute(&self) -> PathBuf {
-        self.mount.join(&self.path)
-    }
-
     fn has(&self, controller: &str) -> bool {
         self.controllers.split(',').any(|name| name == controller)
     }
@@ -124,43 +120,43 @@ impl Location {
 #[derive(Debug)]
 struct Group {
     at: Location,
-    mount: OnceCell<Dir>,
+    path: PathBuf,
     dir: OnceCell<Dir>,
 }
 
 impl Group {
     fn new(at: Location) -> Self {
-        Self { at, mount: OnceCell::new(), dir: OnceCell::new() }
+        Self { path: at.mount.join(&at.path), at, dir: OnceCell::new() }
     }
 
     fn is_v2(&self) -> bool {
         self.at.controllers.is_empty()
     }
 
-    fn mount(&self) -> Result<&Dir> {
-        if self.mount.get().is_none() {
-            let open = Dir::open(&self.at.mount).doing(|| format!("open {:?}", self.at.mount))?;
-            // Nobody else sets it: there are no threads and `open` does not recurse.
-            drop(self.mount.set(open));
-        }
-        self.mount.get().ok_or_else(|| gone(&self.at.mount))
-    }
-
     /// The group's directory; `None` when somebody has removed it.
     fn find(&self) -> Result<Option<&Dir>> {
         if self.dir.get().is_none() {
-            match self.mount()?.sub(&self.at.path) {
+            match Dir::open(&self.path) {
+                // Nobody else sets it: there are no threads and `open` does not recurse.
                 Ok(open) => drop(self.dir.set(open)),
                 Err(Errno::ENOENT | Errno::ENODEV) => return Ok(None),
-                Err(errno) => return Err(errno).doing(|| format!("open {:?}", self.at.absolute())),
+                Err(errno) => return Err(errno).doing(|| format!("open {:?}", self.path)),
             }
         }
         Ok(self.dir.get())
     }
 
+    /// The file to write pids to. Half of the groups need no other, so it is opened by its path.
+    fn procs(&self) -> Result<OwnedFd, Errno> {
+        match self.dir.get() {
+            Some(dir) => dir.file("cgroup.procs", nix::fcntl::OFlag::O_WRONLY),
+            None => dir::open_plain(&self.path.join("cgroup.procs"), nix::libc::O_WRONLY),
+        }
+    }
+
     /// The group's directory, which must be there.
     fn dir(&self) -> Result<&Dir> {
-        self.find()?.ok_or_else(|| gone(&self.at.absolute()))
+        self.find()?.ok_or_else(|| gone(&self.path))
     }
 }
 
@@ -207,9 +203,10 @@ impl Cgroup {
     /// The errno of looking for one.
     pub fn exists(&self) -> Result<bool> {
         for group in &self.groups {
-            let mount = group.mount()?;
-            if mount.has(&group.at.path).doing(|| format!("look for {:?}", group.at.absolute()))? {
-                return Ok(true);
+            match nix::sys::stat::lstat(&group.path) {
+                Ok(_) => return Ok(true),
+                Err(Errno::ENOENT | Errno::ENOTDIR) => {}
+                Err(errno) => return Err(errno).doing(|| format!("look for {:?}", group.path)),
             }
         }
         Ok(false)
@@ -236,7 +233,7 @@ impl Cgroup {
     pub fn clone_fd(&self) -> Result<Option<OwnedFd>> {
         let Some(group) = self.v2() else { return Ok(None) };
         let fd = group.dir()?.as_fd().try_clone_to_owned();
-        fd.doing(|| format!("duplicate the fd of {:?}", group.at.absolute())).map(Some)
+        fd.doing(|| format!("duplicate the fd of {:?}", group.path)).map(Some)
     }
 
     /// Moves a process and all its threads into every group; into all but the v2 one when it was
@@ -248,12 +245,13 @@ impl Cgroup {
     pub fn join(&self, pid: Pid, born_in_v2: bool) -> Result<()> {
         let text = pid.to_string();
         for group in self.groups.iter().filter(|group| !(born_in_v2 && group.is_v2())) {
-            let joined = group.dir().and_then(|dir| dir.write("cgroup.procs", &text));
+            let joined = group.procs().and_then(|file| dir::write_all(&file, &text));
             match joined {
-                Err(error) if self.lenient && error.errno().is_some_and(no_permission) => {
-                    tracing::debug!("going on outside of a cgroup: {error}");
+                Err(errno) if self.lenient && no_permission(errno) => {
+                    tracing::debug!("going on outside of {:?}: {}", group.path, errno.desc());
                 }
-                other => other.doing(|| format!("move process {pid} into its cgroup"))?,
+                other => other
+                    .doing(|| format!("move process {pid} into its cgroup {:?}", group.path))?,
             }
         }
         Ok(())
@@ -268,11 +266,9 @@ impl Cgroup {
         let wanted = self.groups.iter().filter(|group| !(born_in_v2 && group.is_v2()));
         let mut files = Vec::with_capacity(self.groups.len());
         for group in wanted {
-            let dir = group.dir()?;
-            match dir.file("cgroup.procs", nix::fcntl::OFlag::O_WRONLY) {
+            match group.procs() {
                 Err(errno) if self.lenient && no_permission(errno) => {}
-                other => files
-                    .push(other.doing(|| format!("open {:?}", dir.path().join("cgroup.procs")))?),
+                other => files.push(other.doing(|| format!("join {:?}", group.path))?),
             }
         }
         Ok(files)

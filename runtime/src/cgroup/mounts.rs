@@ -37,7 +37,7 @@ impl Cgroup {
                     true => controllers.split(',').map(str::to_owned).collect(),
                     false => Vec::new(),
                 };
-                Hierarchy { name, links, source: group.at.absolute(), options, v2: group.is_v2() }
+                Hierarchy { name, links, source: group.path.clone(), options, v2: group.is_v2() }
             })
             .collect()
     }

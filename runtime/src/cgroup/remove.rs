@@ -3,15 +3,13 @@
 //! The kernel answers EBUSY as long as a process is being torn down, which can take longer than
 //! its exit. v2 tells when it is over; v1 is asked again, ever more slowly.
 
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
-use super::dir::{Dir, Step, walk};
+use super::dir::{Name, Step, walk};
 use super::freezer::{pause, wait_event};
 use super::kill::still_there;
 use super::{Cgroup, Group};
@@ -42,17 +40,13 @@ impl Cgroup {
 }
 
 fn remove(group: &Group, end: Instant) -> Result<()> {
-    let mount = match group.mount() {
-        // The whole hierarchy has been unmounted.
-        Err(error) if error.errno() == Some(Errno::ENOENT) => return Ok(()),
-        other => other?,
-    };
+    let name = Name::absolute(&group.path);
     if !group.at.existed {
-        match mount.rmdir(&group.at.path) {
+        match name.rmdir() {
             Ok(()) | Err(Errno::ENOENT | Errno::ENODEV) => return Ok(()),
             Err(Errno::EBUSY | Errno::ENOTEMPTY | Errno::EROFS | Errno::EACCES) => {}
             Err(errno) => {
-                return Err(errno).doing(|| format!("remove {:?}", group.at.absolute()));
+                return Err(errno).doing(|| format!("remove {:?}", group.path));
             }
         }
     }
@@ -61,30 +55,29 @@ fn remove(group: &Group, end: Instant) -> Result<()> {
     walk(top, |step| match step {
         Step::Enter(_) => Ok(()),
         Step::Leave(parent, name) => {
-            let name = Path::new(OsStr::from_bytes(name.to_bytes()));
-            remove_empty(parent, name, group.is_v2(), end)
+            remove_empty(Name::below(parent, name), &group.path, group.is_v2(), end)
         }
     })?;
     if group.at.existed {
         return Ok(());
     }
-    remove_empty(mount, &group.at.path, group.is_v2(), end)
+    remove_empty(name, &group.path, group.is_v2(), end)
 }
 
 /// Removes a group without sub-groups, waiting for its processes to end.
-fn remove_empty(parent: &Dir, name: &Path, v2: bool, end: Instant) -> Result<()> {
+fn remove_empty(name: Name<'_>, top: &Path, v2: bool, end: Instant) -> Result<()> {
     let mut wait = Duration::from_millis(1);
     loop {
-        let errno = match parent.rmdir(name) {
+        let errno = match name.rmdir() {
             Ok(()) | Err(Errno::ENOENT | Errno::ENODEV) => return Ok(()),
             Err(errno) => errno,
         };
-        let doing = || format!("remove {:?}", parent.path().join(name));
+        let doing = || format!("remove {top:?}");
         if errno != Errno::EBUSY {
             return Err(errno).doing(doing);
         }
         if Instant::now() >= end {
-            let listed = parent.sub(name).and_then(|dir| dir.try_read("cgroup.procs"));
+            let listed = name.open().and_then(|dir| dir.try_read("cgroup.procs"));
             let pids: Vec<Pid> = listed
                 .iter()
                 .flat_map(|text| text.lines().filter_map(|line| line.parse().ok()))
@@ -94,7 +87,7 @@ fn remove_empty(parent: &Dir, name: &Path, v2: bool, end: Instant) -> Result<()>
                 if pids.is_empty() { Err(errno).doing(doing) } else { Err(still_there(&pids)) };
             return error.doing(doing);
         }
-        let populated = match parent.sub(name) {
+        let populated = match name.open() {
             Ok(dir) if v2 => !wait_event(&dir, "populated 0", end.min(Instant::now() + wait * 16))?,
             _ => true,
         };
