@@ -4,24 +4,39 @@
 //! carried out by two scripts, `create` and `init`, that speak over one socket. ARCHITECTURE.md
 //! follows a create step by step.
 
+pub mod bundle;
 pub mod cgroup;
 pub mod cli;
 pub mod cmd;
+pub mod create;
+pub mod delete;
 pub mod error;
+pub mod exec;
 pub mod gate;
 pub mod hooks;
+pub mod init;
+pub mod kill;
 pub mod log;
+pub mod namespaces;
+pub mod notify;
 pub mod output;
+pub mod pause;
+pub mod pidfile;
+pub mod plan;
 pub mod process;
+pub mod program;
 pub mod rootfs;
 pub mod seal;
 pub mod seccomp;
+pub mod spawn;
 pub mod spec;
+pub mod start;
 pub mod state;
 pub mod store;
 pub mod sync;
 pub mod sys;
 pub mod time;
 pub mod undo;
+pub mod userns;
 
 pub use error::{Error, Result};

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
-use crate::cgroup;
+use crate::cgroup::{self, Cgroup};
 use crate::error::{Doing, Error, Result};
 
 /// The version of the journal's format; a file with another one is not understood.
@@ -86,6 +86,9 @@ pub struct State {
     pub init: Option<Process>,
     /// The cgroups, from before they exist.
     pub cgroup: Option<cgroup::Record>,
+    /// Whether the container has a pid namespace of its own, so that its init takes everything
+    /// with it when it ends.
+    pub own_pid_namespace: bool,
     /// Whether the cgroups are managed without rights to them.
     pub rootless: bool,
     /// The config's annotations.
@@ -105,7 +108,7 @@ impl State {
         if !self.complete {
             return Status::Creating;
         }
-        if self.cgroup.as_ref().is_some_and(|record| record.is_frozen().unwrap_or(false)) {
+        if self.open_cgroup().is_some_and(|cgroup| cgroup.is_frozen().unwrap_or(false)) {
             Status::Paused
         } else if stat.flags & PF_FORKNOEXEC != 0 {
             Status::Created
@@ -117,6 +120,11 @@ impl State {
     /// The first process, if it still is one.
     pub fn live_init(&self) -> Option<Process> {
         self.live().and(self.init)
+    }
+
+    /// The container's cgroups, if it has any.
+    pub fn open_cgroup(&self) -> Option<Cgroup> {
+        self.cgroup.as_ref().map(Cgroup::open)
     }
 
     fn live(&self) -> Option<Stat> {
@@ -133,24 +141,29 @@ impl State {
         boot_id().is_ok_and(|id| id == self.boot_id)
     }
 
-    /// The state of runtime.md as a hook, a seccomp agent or `corten state` sees it, with the
+    /// The state of runtime.md as a hook or a seccomp agent gets it, in compact JSON, with the
     /// status and pid of the moment.
-    pub fn to_oci(&self, status: Status, pid: i32) -> OciState<'_> {
-        OciState {
+    ///
+    /// # Errors
+    /// When a path is not UTF-8.
+    pub fn document(&self, status: Status, pid: i32) -> Result<Vec<u8>> {
+        let document = OciState {
             oci_version: &self.oci_version,
             id: &self.id,
             status,
             pid,
             bundle: &self.bundle,
             annotations: &self.annotations,
-        }
+        };
+        serde_json::to_vec(&document)
+            .map_err(|error| Error::Failed(format!("write the container's state: {error}")))
     }
 }
 
 /// runtime.md, State.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct OciState<'a> {
+struct OciState<'a> {
     oci_version: &'a str,
     id: &'a str,
     status: Status,

@@ -9,6 +9,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -30,6 +31,7 @@ pub const GATE: &str = "gate";
 #[derive(Debug)]
 pub struct Store {
     root: PathBuf,
+    sticky: bool,
 }
 
 /// One container's directory, open.
@@ -49,9 +51,10 @@ const DIRECTORY: OFlag =
     OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC).union(OFlag::O_NOFOLLOW);
 
 impl Store {
-    /// The store at `root`, which need not exist yet.
-    pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+    /// The store at `root`, which need not exist yet; `sticky` gives it the sticky bit when it is
+    /// made, which tells cleaners of `XDG_RUNTIME_DIR` to leave it alone.
+    pub fn new(root: impl Into<PathBuf>, sticky: bool) -> Self {
+        Self { root: root.into(), sticky }
     }
 
     /// Claims `id`, which becomes the caller's: nobody else has it, and the lock is held.
@@ -62,7 +65,7 @@ impl Store {
         let path = self.root.join(id);
         match mkdirat(AT_FDCWD, &path, Mode::S_IRWXU) {
             Err(Errno::ENOENT) => {
-                create_root(&self.root)?;
+                self.make_root()?;
                 mkdirat(AT_FDCWD, &path, Mode::S_IRWXU)
             }
             other => other,
@@ -109,20 +112,25 @@ impl Store {
         Ok(ids)
     }
 
+    /// 0700: an id, a bundle path and a gate are nobody else's business.
+    fn make_root(&self) -> Result<()> {
+        let root = &self.root;
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(root)
+            .doing(|| format!("mkdir {}", root.display()))?;
+        if self.sticky {
+            std::fs::set_permissions(root, std::fs::Permissions::from_mode(0o1700))
+                .doing(|| format!("chmod {}", root.display()))?;
+        }
+        Ok(())
+    }
+
     /// The store's directory.
     pub fn root(&self) -> &Path {
         &self.root
     }
-}
-
-/// 0700: an id, a bundle path and a gate are nobody else's business.
-fn create_root(root: &Path) -> Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(root)
-        .doing(|| format!("mkdir {}", root.display()))
 }
 
 impl Dir {

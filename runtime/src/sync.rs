@@ -5,23 +5,27 @@
 //!
 //! ```text
 //! parent (create, exec)                       child (init)
-//!   write id maps, join the cgroup
-//!   Placed ─────────────────────────────────▶ become root, unshare the cgroup namespace, mount
+//!                                             join the cgroup
+//!   write id maps
+//!   Mapped ─────────────────────────────────▶ become root      (only with a new user namespace)
+//!   Sources + fds ──────────────────────────▶                  (only then: see rootfs::Moment)
+//!                                             unshare the cgroup namespace, mount
 //!   run prestart, createRuntime hooks ◀────── Mounted          (only if there are such hooks)
 //!   Hooked ─────────────────────────────────▶ createContainer hooks, pivot, mask, limits
 //!   send it to the agent ◀─────────────────── Listener + fd    (only with SCMP_ACT_NOTIFY)
-//!   log it ◀───────────────────────────────── Warning          (any number, at any time)
+//!   keep it ◀──────────────────────────────── Log              (warnings, before Ready)
 //!   journal, pid file ◀────────────────────── Ready
 //!   Released ───────────────────────────────▶ wait at the gate (init) or execute (exec)
 //! ```
 //! At any time `Failed` ends the conversation, and so does the end of file: a child whose parent
 //! died exits, a parent whose child died says so. The child's end closes at `execve`.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 
 use crate::error::{Doing, Error, Result};
+use crate::log;
 use crate::sys::socket;
 
 /// Longest message, in bytes; longer texts are cut.
@@ -31,8 +35,8 @@ const MAX: usize = 32 * 1024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Go {
-    /// The id maps are written and the cgroup is joined.
-    Placed = b'p',
+    /// The id maps are written.
+    Mapped = b'p',
     /// The hooks of the runtime's namespaces have run.
     Hooked = b'h',
     /// The journal knows everything: the parent may leave.
@@ -46,8 +50,8 @@ pub enum Report {
     Mounted,
     /// The seccomp filter's listener.
     Listener(OwnedFd),
-    /// A warning to log.
-    Warning(String),
+    /// A line that the child kept back for the log.
+    Log(log::Line),
     /// Everything is done that can be done before the user's program.
     Ready,
     /// What went wrong, whole.
@@ -74,6 +78,20 @@ pub fn pair() -> Result<(ToInit, ToParent)> {
 }
 
 impl ToInit {
+    /// Passes descriptors that were opened after the clone, in as many messages as they need.
+    ///
+    /// # Errors
+    /// `EPIPE` when the child died.
+    pub fn send_fds(&self, fds: &[BorrowedFd<'_>]) -> Result<()> {
+        let doing = || "pass descriptors to the init".to_owned();
+        let count = u32::try_from(fds.len()).unwrap_or(u32::MAX).to_ne_bytes();
+        socket::send(&self.0, &count, &[]).doing(doing)?;
+        for chunk in fds.chunks(socket::MAX_FDS) {
+            socket::send(&self.0, b"d", chunk).doing(doing)?;
+        }
+        Ok(())
+    }
+
     /// Lets the child go on.
     ///
     /// # Errors
@@ -98,7 +116,9 @@ impl ToInit {
         Ok(match (*tag, fds.pop()) {
             (b'm', None) => Report::Mounted,
             (b'l', Some(fd)) => Report::Listener(fd),
-            (b'w', None) => Report::Warning(text()),
+            (b'w', None) => Report::Log(serde_json::from_slice(body).map_err(|error| {
+                Error::Failed(format!("listen to the init: log lines: {error}"))
+            })?),
             (b'y', None) => Report::Ready,
             (b'f', None) => Report::Failed(text()),
             (other, _) => {
@@ -114,18 +134,42 @@ impl ToParent {
     /// # Errors
     /// `EPIPE` when it died.
     pub fn report(&self, report: &Report) -> Result<()> {
-        let (tag, body, fd): (u8, &str, Option<&OwnedFd>) = match report {
-            Report::Mounted => (b'm', "", None),
-            Report::Listener(fd) => (b'l', "", Some(fd)),
-            Report::Warning(text) => (b'w', text, None),
-            Report::Ready => (b'y', "", None),
-            Report::Failed(text) => (b'f', text, None),
+        let (tag, body, fd) = match report {
+            Report::Mounted => (b'm', String::new(), None),
+            Report::Listener(fd) => (b'l', String::new(), Some(fd)),
+            Report::Log(line) => (b'w', serde_json::to_string(line).unwrap_or_default(), None),
+            Report::Ready => (b'y', String::new(), None),
+            Report::Failed(text) => (b'f', text.clone(), None),
             Report::Gone => return Ok(()),
         };
         let mut message = vec![tag];
         message.extend(body.bytes().take(MAX));
         let fds: Vec<_> = fd.iter().map(|fd| fd.as_fd()).collect();
         socket::send(&self.0, &message, &fds).doing(|| "report to the runtime".to_owned())
+    }
+
+    /// Receives what [`ToInit::send_fds`] sends.
+    ///
+    /// # Errors
+    /// When the parent died.
+    pub fn receive_fds(&self) -> Result<Vec<OwnedFd>> {
+        let doing = || "receive descriptors from the runtime".to_owned();
+        let mut buffer = [0; 8];
+        let (length, _) = socket::receive(&self.0, &mut buffer).doing(doing)?;
+        let count = buffer
+            .get(..length)
+            .and_then(|bytes| <[u8; 4]>::try_from(bytes).ok())
+            .map(|bytes| u32::from_ne_bytes(bytes) as usize)
+            .ok_or_else(|| Error::Failed(format!("{}: the runtime is gone", doing())))?;
+        let mut all = Vec::with_capacity(count);
+        while all.len() < count {
+            let (_, fds) = socket::receive(&self.0, &mut buffer).doing(doing)?;
+            if fds.is_empty() {
+                return Err(Error::Failed(format!("{}: {} of {count} came", doing(), all.len())));
+            }
+            all.extend(fds);
+        }
+        Ok(all)
     }
 
     /// Waits until the parent lets us go on.
@@ -153,10 +197,10 @@ mod tests {
     #[test]
     fn reports_arrive_whole_and_in_order() {
         let (parent, child) = pair().unwrap();
-        child.report(&Report::Warning("w".repeat(MAX + 5))).unwrap();
+        child.report(&Report::Failed("w".repeat(MAX + 5))).unwrap();
         child.report(&Report::Failed("mount proc: no".to_owned())).unwrap();
         drop(child);
-        assert!(matches!(parent.next().unwrap(), Report::Warning(text) if text.len() == MAX));
+        assert!(matches!(parent.next().unwrap(), Report::Failed(text) if text.len() == MAX));
         assert!(matches!(parent.next().unwrap(), Report::Failed(text) if text == "mount proc: no"));
         assert!(matches!(parent.next().unwrap(), Report::Gone));
     }
@@ -164,9 +208,9 @@ mod tests {
     #[test]
     fn a_child_whose_parent_died_does_not_go_on() {
         let (parent, child) = pair().unwrap();
-        parent.go(Go::Placed).unwrap();
+        parent.go(Go::Mapped).unwrap();
         drop(parent);
-        child.wait(Go::Placed).unwrap();
+        child.wait(Go::Mapped).unwrap();
         assert!(child.wait(Go::Hooked).is_err());
     }
 }

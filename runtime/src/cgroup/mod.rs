@@ -27,6 +27,7 @@ mod locate;
 mod mounts;
 pub mod plan;
 mod remove;
+mod seats;
 pub mod stats;
 mod update;
 pub mod v1;
@@ -46,6 +47,7 @@ use serde::{Deserialize, Serialize};
 use self::dir::Dir;
 pub use self::mounts::Hierarchy;
 pub use self::plan::{Options, Plan};
+pub use self::seats::Seats;
 pub use self::stats::Stats;
 use crate::error::{Doing, Error, Result};
 

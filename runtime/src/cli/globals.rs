@@ -5,12 +5,12 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
 use super::options::{self, arguments, path};
 use super::parse::boolean;
 use crate::error::{Doing, Error, Result};
+use crate::store::Store;
 
 /// Where the state of containers is kept unless told otherwise.
 const DEFAULT_ROOT: &str = "/run/corten";
@@ -184,23 +184,32 @@ impl Globals {
         })
     }
 
-    /// Makes the state directory, and those above it, if they do not exist: for root only.
+    /// The containers below the state directory.
+    pub fn store(&self) -> Store {
+        Store::new(&self.root, self.root_from == RootFrom::Xdg)
+    }
+
+    /// Whether cgroup permission errors are ignored.
+    pub fn is_rootless(&self) -> bool {
+        match self.rootless {
+            Rootless::True => true,
+            Rootless::False => false,
+            Rootless::Auto => !nix::unistd::geteuid().is_root() || in_user_namespace(),
+        }
+    }
+
+    /// Refuses what is not there, rather than manage cgroups in another way than asked.
     ///
     /// # Errors
-    /// [`Error::Sys`] of mkdir or chmod.
-    pub fn make_root(&self) -> Result<()> {
-        let mut builder = std::fs::DirBuilder::new();
-        builder
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.root)
-            .doing(|| format!("mkdir {:?}", self.root))?;
-        if self.root_from == RootFrom::Xdg {
-            let mode = std::fs::Permissions::from_mode(0o1700);
-            std::fs::set_permissions(&self.root, mode)
-                .doing(|| format!("chmod {:?}", self.root))?;
+    /// [`Error::Unsupported`] for systemd.
+    pub fn check_cgroup_manager(&self) -> Result<()> {
+        match self.cgroup_manager {
+            CgroupManager::Systemd => Err(Error::Unsupported(
+                "--systemd-cgroup: the systemd cgroup driver is not there yet; use cgroupfs"
+                    .to_owned(),
+            )),
+            CgroupManager::Cgroupfs | CgroupManager::Disabled => Ok(()),
         }
-        Ok(())
     }
 }
 

@@ -1,10 +1,14 @@
 //! `corten create`: prepares a container; its program waits for `start`.
 
+use super::console::Console;
+use crate::bundle::Bundle;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use crate::cli::options::{arguments, number, path};
-use crate::cli::{Globals, container_id};
-use crate::error::{Error, Result};
+use crate::cli::{CgroupManager, Globals, container_id};
+use crate::error::Result;
+use crate::{create, seal};
 
 arguments! {
     /// The arguments of `corten create`, and most of those of `corten run`.
@@ -31,6 +35,40 @@ arguments! {
 }
 
 /// Carries out `corten create`; the answer is the process's exit code.
-pub fn run(_globals: &Globals, _args: &Args) -> Result<u8> {
-    Err(Error::Unsupported("corten create is not there yet".to_owned()))
+///
+/// # Errors
+/// Whatever went wrong; nothing of the container is left then.
+pub fn run(globals: &Globals, args: &Args) -> Result<u8> {
+    seal::ensure()?;
+    let bundle = args.bundle()?;
+    let console = Console::new(bundle.wants_terminal(), true, args.console_socket.as_deref())?;
+    create::create(&globals.store(), bundle, args.request(globals, console.container)?)?;
+    Ok(0)
+}
+
+impl Args {
+    /// Enters the bundle.
+    pub(super) fn bundle(&self) -> Result<Bundle> {
+        Bundle::enter(self.bundle.as_deref(), self.config.as_deref())
+    }
+
+    /// What the script is asked for.
+    pub(super) fn request(
+        &self,
+        globals: &Globals,
+        console: Option<OwnedFd>,
+    ) -> Result<create::Request> {
+        globals.check_cgroup_manager()?;
+        Ok(create::Request {
+            id: self.id.clone(),
+            console,
+            pidfd_socket: self.pidfd_socket.clone(),
+            pid_file: self.pid_file.clone(),
+            no_pivot: self.no_pivot,
+            no_new_keyring: self.no_new_keyring,
+            preserve_fds: self.preserve_fds,
+            rootless: globals.is_rootless(),
+            cgroups: globals.cgroup_manager != CgroupManager::Disabled,
+        })
+    }
 }

@@ -2,7 +2,8 @@
 
 use crate::cli::options::arguments;
 use crate::cli::{Globals, container_id};
-use crate::error::{Error, Result};
+use crate::delete;
+use crate::error::Result;
 
 arguments! {
     /// The arguments of `corten delete`.
@@ -15,6 +16,7 @@ arguments! {
 }
 
 /// Carries out `corten delete`; the answer is the process's exit code.
-pub fn run(_globals: &Globals, _args: &Args) -> Result<u8> {
-    Err(Error::Unsupported("corten delete is not there yet".to_owned()))
+pub fn run(globals: &Globals, args: &Args) -> Result<u8> {
+    delete::delete(&globals.store(), &args.id, args.force)?;
+    Ok(0)
 }

@@ -11,7 +11,6 @@ use crate::cli::{Format, Globals, RootFrom, format};
 use crate::error::{Doing, Error, Result};
 use crate::output;
 use crate::state::{State, Status};
-use crate::store::Store;
 
 arguments! {
     /// The arguments of `corten list`.
@@ -74,7 +73,7 @@ pub fn run(globals: &Globals, args: &Args) -> Result<u8> {
     if globals.root_from == RootFrom::Option {
         fs::metadata(&globals.root).doing(|| format!("open {}", globals.root.display()))?;
     }
-    let store = Store::new(&globals.root);
+    let store = globals.store();
     let mut states = Vec::new();
     for id in store.ids()? {
         match store.open(&id).and_then(|dir| dir.read_state()) {

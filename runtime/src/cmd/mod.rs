@@ -2,6 +2,7 @@
 //!
 //! [`dispatch`] is where a verb's name becomes a call; [`command`] is what it takes.
 
+mod console;
 pub mod create;
 pub mod delete;
 pub mod exec;
@@ -100,6 +101,12 @@ fn go<A: Arguments>(
         Some(args) => run(globals, &args),
         None => help::run(Some(verb)),
     }
+}
+
+/// The exit code of a command that ran a program in the foreground: the program's own, or 128 and
+/// the signal's number.
+fn exit_code(exit: crate::sys::wait::Exit) -> Result<u8> {
+    u8::try_from(exit.status()).map_err(|_| Error::Failed(format!("unexpected end: {exit:?}")))
 }
 
 /// The table of a verb, for help, completions and man pages.

@@ -2,7 +2,8 @@
 
 use crate::cli::options::arguments;
 use crate::cli::{Globals, container_id};
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::pause;
 
 arguments! {
     /// The arguments of `corten resume`.
@@ -13,6 +14,7 @@ arguments! {
 }
 
 /// Carries out `corten resume`; the answer is the process's exit code.
-pub fn run(_globals: &Globals, _args: &Args) -> Result<u8> {
-    Err(Error::Unsupported("corten resume is not there yet".to_owned()))
+pub fn run(globals: &Globals, args: &Args) -> Result<u8> {
+    pause::resume(&globals.store(), &args.id)?;
+    Ok(0)
 }

@@ -2,7 +2,9 @@
 
 use crate::cli::options::arguments;
 use crate::cli::{Globals, container_id};
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::hooks::Hooks;
+use crate::{spec, start};
 
 arguments! {
     /// The arguments of `corten start`.
@@ -13,6 +15,11 @@ arguments! {
 }
 
 /// Carries out `corten start`; the answer is the process's exit code.
-pub fn run(_globals: &Globals, _args: &Args) -> Result<u8> {
-    Err(Error::Unsupported("corten start is not there yet".to_owned()))
+pub fn run(globals: &Globals, args: &Args) -> Result<u8> {
+    let dir = globals.store().open(&args.id)?;
+    let _lock = dir.lock(start::PATIENCE)?;
+    let state = dir.read_state()?;
+    let config = spec::parse(&dir.read_config()?)?;
+    start::start(&dir, &state, &Hooks::new(config.hooks().as_ref())?)?;
+    Ok(0)
 }

@@ -4,7 +4,6 @@ use crate::cli::options::arguments;
 use crate::cli::{Globals, container_id};
 use crate::error::{Error, Result};
 use crate::output;
-use crate::store::Store;
 
 use super::list::Entry;
 
@@ -21,7 +20,7 @@ arguments! {
 /// # Errors
 /// [`Error::NotFound`]; or the journal cannot be read.
 pub fn run(globals: &Globals, args: &Args) -> Result<u8> {
-    let state = Store::new(&globals.root).open(&args.id)?.read_state()?;
+    let state = globals.store().open(&args.id)?.read_state()?;
     output::print(&text(&Entry::new(&state, ""))?)?;
     Ok(0)
 }

@@ -146,3 +146,12 @@ pub fn default_signals() {
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
 }
+
+/// `setdomainname(2)`: the NIS domain name of the uts namespace.
+///
+/// # Errors
+/// `EINVAL` for more than 64 bytes; `EPERM`.
+pub fn set_domainname(name: &[u8]) -> Result<(), Errno> {
+    // SAFETY: the pointer and the length are those of one slice.
+    check(unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) }.into()).map(drop)
+}

@@ -9,8 +9,8 @@ use nix::sys::socket::{
     UnixAddr, accept4, bind, connect, listen, recvmsg, sendmsg, socket, socketpair,
 };
 
-/// The most descriptors one received message may carry.
-const MAX_FDS: usize = 4;
+/// The most descriptors that one message carries here; the kernel's limit is 253 (`SCM_MAX_FD`).
+pub const MAX_FDS: usize = 250;
 
 /// A connected pair.
 ///

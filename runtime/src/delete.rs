@@ -1,0 +1,119 @@
+//! `delete`: whatever is left of a container, gone, however far its life came.
+//!
+//! The order makes it repeatable at every step: end the processes, remove the cgroups, run the
+//! poststop hooks, and only then the directory with the journal that knows all this. `--force`
+//! does not believe in the journal: when it can't be read, the cgroups are found again from the
+//! container's own copy of its config, and their processes are killed there.
+
+use std::time::Duration;
+
+use crate::cgroup::{self, Cgroup};
+use crate::error::{Error, Result};
+use crate::hooks::{Hooks, Kind};
+use crate::kill;
+use crate::spec;
+use crate::state::{State, Status};
+use crate::store::{Dir, Lock, Store};
+
+/// How long killed processes may take to end.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Deletes container `id`.
+///
+/// # Errors
+/// [`Error::NotFound`] and, for a running container, [`Error::Status`]; neither with `force`.
+pub fn delete(store: &Store, id: &str, force: bool) -> Result<()> {
+    let dir = match store.open(id) {
+        Err(Error::NotFound(_)) if force => return Ok(()),
+        other => other?,
+    };
+    let Some(lock) = lock(&dir, force)? else { return Ok(()) };
+    match dir.read_state() {
+        Ok(state) => delete_known(&dir, &state, force)?,
+        Err(error) if !force => return Err(error),
+        Err(_) => delete_unknown(&dir)?,
+    }
+    let removed = dir.remove();
+    drop(lock);
+    removed
+}
+
+/// The container's lock; none when somebody else deleted it meanwhile and `force` is content with
+/// that. A create that hangs (in a hook, in a mount) holds the lock: `force` kills its init, which
+/// makes it fail and take everything back.
+fn lock(dir: &Dir, force: bool) -> Result<Option<Lock>> {
+    let first = dir.lock(if force { Duration::ZERO } else { GRACE });
+    match first {
+        Ok(lock) => return Ok(Some(lock)),
+        Err(Error::NotFound(_)) if force => return Ok(None),
+        Err(Error::Status(_)) if force => {}
+        Err(error) => return Err(error),
+    }
+    if let Ok(state) = dir.read_state() {
+        kill::kill(&state, libc::SIGKILL, true)?;
+    }
+    match dir.lock(GRACE) {
+        Ok(lock) => Ok(Some(lock)),
+        Err(Error::NotFound(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn delete_known(dir: &Dir, state: &State, force: bool) -> Result<()> {
+    let status = state.status();
+    if matches!(status, Status::Running | Status::Paused) && !force {
+        return Err(Error::Status(format!(
+            "cannot delete container {} that is not stopped: {status}",
+            state.id
+        )));
+    }
+    if let Some(pidfd) = kill::init_pidfd(state)? {
+        kill::kill(state, libc::SIGKILL, true)?;
+        if !kill::wait_ended(&pidfd, GRACE)? {
+            return Err(Error::Failed(format!(
+                "delete container {}: container init still running after {} s",
+                state.id,
+                GRACE.as_secs()
+            )));
+        }
+    }
+    if let Some(cgroup) = state.open_cgroup() {
+        end(&cgroup)?;
+    }
+    if state.init.is_some() {
+        run_poststop(dir, state);
+    }
+    Ok(())
+}
+
+/// Without a journal: the cgroups as the config names them.
+fn delete_unknown(dir: &Dir) -> Result<()> {
+    let Ok(config) = dir.read_config().and_then(|bytes| spec::parse(&bytes)) else {
+        // Neither journal nor config: create was killed before it made anything else.
+        return Ok(());
+    };
+    let linux = config.linux().clone().unwrap_or_default();
+    let options = cgroup::Options { id: &dir.id, rootless: true, ..Default::default() };
+    end(&Cgroup::locate(&cgroup::Plan::new(&linux, &options)?)?)
+}
+
+/// Ends what is left in the cgroups and removes them.
+fn end(cgroup: &Cgroup) -> Result<()> {
+    cgroup.kill_all()?;
+    cgroup.remove()
+}
+
+/// A hook that fails, or a config that can't be read any more, is a warning (runtime.md).
+fn run_poststop(dir: &Dir, state: &State) {
+    let run = || -> Result<()> {
+        let config = spec::parse(&dir.read_config()?)?;
+        let hooks = Hooks::new(config.hooks().as_ref())?;
+        if hooks.any(&[Kind::Poststop]) {
+            hooks.run_all(Kind::Poststop, &state.document(Status::Stopped, 0)?);
+        }
+        Ok(())
+    };
+    if let Err(error) = run() {
+        tracing::warn!("poststop hooks of container {}: {error}", state.id);
+    }
+}

@@ -1,0 +1,248 @@
+//! `exec`, both its scripts, from top to bottom.
+//!
+//! The base is the container's own copy of its config: later edits of the bundle change nothing.
+//! A new process joins what the container's init lives in, by one handle of that init that is known
+//! to be it. The pid namespace is joined by being born there, so the process is visible from inside
+//! from its first moment: it is made undumpable before that, and everything it needs later is
+//! already open (CVE-2016-9962).
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::sys::stat::Mode;
+use nix::unistd::{Pid, geteuid};
+use oci_spec::runtime::{LinuxNamespaceType, Process as OciProcess, Spec};
+
+use crate::cgroup::{Cgroup, Seats};
+use crate::create::{died, end};
+use crate::error::{Doing, Error, Result};
+use crate::init::hand_over;
+use crate::namespaces;
+use crate::process::fds::Inherited;
+use crate::process::lsm::Attributes;
+use crate::process::{self, keyring, oom, sched, tty};
+use crate::program::{Confinement, Program};
+use crate::spawn::{Birth, Child, spawn};
+use crate::state::{State, Status};
+use crate::store::{Dir, Store};
+use crate::sync::{self, Go, Report, ToInit, ToParent};
+use crate::sys::process::{exit_now, setns};
+use crate::undo::Undo;
+use crate::{kill, log, pidfile, spec, userns};
+
+/// A container to run something in.
+#[derive(Debug)]
+pub struct Target {
+    /// Its directory.
+    pub dir: Dir,
+    /// Its journal.
+    pub state: State,
+    /// Its config as it was at create.
+    pub spec: Spec,
+}
+
+impl Target {
+    /// Finds container `id` and checks that something can run in it.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Status`] when it is stopped, or paused without
+    /// `ignore_paused`.
+    pub fn find(store: &Store, id: &str, ignore_paused: bool) -> Result<Self> {
+        let dir = store.open(id)?;
+        let state = dir.read_state()?;
+        let refuse = |words: &str| Err(Error::Status(words.to_owned()));
+        match state.status() {
+            Status::Created | Status::Running => {}
+            Status::Paused if ignore_paused => {}
+            Status::Paused => {
+                return refuse(
+                    "cannot exec in a paused container (use --ignore-paused to override)",
+                );
+            }
+            Status::Stopped => return refuse("cannot exec in a stopped container"),
+            Status::Creating => return refuse("cannot exec in a container that is being created"),
+        }
+        let spec = spec::parse(&dir.read_config()?)?;
+        Ok(Self { dir, state, spec })
+    }
+}
+
+/// What `exec` is asked for, beside the process.
+#[derive(Debug, Default)]
+pub struct Request {
+    /// Where the terminal's master end goes.
+    pub console: Option<OwnedFd>,
+    /// Where a pidfd of the process goes.
+    pub pidfd_socket: Option<PathBuf>,
+    /// Where the process's pid goes.
+    pub pid_file: Option<PathBuf>,
+    /// How many descriptors from 3 on the process gets.
+    pub preserve_fds: u32,
+    /// Groups below the container's own, `[controller[,controller]:]path`.
+    pub cgroup: Vec<String>,
+}
+
+/// What the process has from the runtime, besides its memory.
+struct Inheritance<'a> {
+    plan: process::Plan,
+    confinement: &'a Confinement,
+    namespaces: &'a namespaces::Plan,
+    state: &'a State,
+    init: &'a OwnedFd,
+    seats: Seats,
+    console: Option<OwnedFd>,
+    inherited: Inherited,
+}
+
+/// Runs `process` in the container. Returns in the parent only, when the program runs.
+///
+/// # Errors
+/// Whatever went wrong; no process of ours is left in the container then.
+pub fn exec(target: &Target, process: &OciProcess, path: &str, request: Request) -> Result<Child> {
+    let inherited = Inherited::take(request.preserve_fds)?;
+    let linux = target.spec.linux().as_ref();
+    let plan = process::Plan::new(process, path)?;
+    let confinement = Confinement::new(linux)?;
+    let namespaces = namespaces::Plan::new(&target.spec)?;
+    let gone = || Error::Status("cannot exec in a stopped container".to_owned());
+    let init = kill::init_pidfd(&target.state)?.ok_or_else(gone)?;
+
+    let mut undo = Undo::new();
+    let cgroup = target.state.open_cgroup();
+    let cgroup = match (cgroup, request.cgroup.as_slice()) {
+        (Some(cgroup), []) => Some(cgroup),
+        (Some(cgroup), paths) => Some(cgroup.sub_groups(paths)?),
+        (None, []) => None,
+        (None, _) => return Err(Error::Usage("--cgroup: the container has none".to_owned())),
+    };
+    let clone_into = cgroup.as_ref().map(Cgroup::clone_fd).transpose()?.flatten();
+    let seats = cgroup.as_ref().map(|cgroup| cgroup.seats(clone_into.is_some())).transpose()?;
+    let (to_child, to_parent) = sync::pair()?;
+    let privileged = geteuid().is_root();
+    if privileged {
+        prctl::set_dumpable(false).doing(|| "prctl PR_SET_DUMPABLE".to_owned())?;
+    }
+    let score = plan.oom_score_adj;
+    let birth = Birth {
+        pid: namespaces.has(LinuxNamespaceType::Pid).then(|| init.as_fd()),
+        user: (!privileged && namespaces.has(LinuxNamespaceType::User)).then(|| init.as_fd()),
+        cgroup: clone_into.as_ref().map(AsFd::as_fd),
+        ..Birth::default()
+    };
+    let Some(child) = spawn(&birth)? else {
+        drop(to_child);
+        let inheritance = Inheritance {
+            plan,
+            confinement: &confinement,
+            namespaces: &namespaces,
+            state: &target.state,
+            init: &init,
+            seats: seats.unwrap_or_default(),
+            console: request.console,
+            inherited,
+        };
+        main(inheritance, to_parent, privileged);
+    };
+    drop((to_parent, seats));
+    let pidfd = child.pidfd.as_fd().try_clone_to_owned().doing(|| "dup a pidfd".to_owned())?;
+    undo.push("exec", move || end(&pidfd));
+    if let Some(score) = score {
+        oom::write(child.pid, score, target.state.rootless)?;
+    }
+    converse(&to_child, target, &confinement, &child)?;
+    if let Some(path) = &request.pidfd_socket {
+        pidfile::send_pidfd(path, &child.pidfd, "setns")?;
+    }
+    if let Some(path) = &request.pid_file {
+        pidfile::write(path, child.pid)?;
+    }
+    to_child.go(Go::Released)?;
+    match to_child.next()? {
+        Report::Gone => undo.disarm(),
+        Report::Failed(why) => return Err(Error::Failed(why)),
+        other => return Err(Error::Failed(format!("unexpected from the process: {other:?}"))),
+    }
+    Ok(child)
+}
+
+/// Serves the process until it is ready.
+fn converse(
+    to_child: &ToInit,
+    target: &Target,
+    confinement: &Confinement,
+    child: &Child,
+) -> Result<()> {
+    loop {
+        match to_child.next()? {
+            Report::Ready => return Ok(()),
+            Report::Listener(fd) => {
+                let document = target.state.document(Status::Running, child.pid.as_raw())?;
+                confinement.send_listener(&fd, &document)?;
+            }
+            Report::Log(line) => log::put(vec![line]),
+            Report::Failed(why) => return Err(Error::Failed(why)),
+            Report::Gone => return Err(died(target.state.open_cgroup().as_ref())),
+            Report::Mounted => return Err(Error::Failed("an exec that mounts".to_owned())),
+        }
+    }
+}
+
+/// The child's script.
+fn main(from: Inheritance<'_>, to_parent: ToParent, privileged: bool) -> ! {
+    log::take();
+    let ready = prepare(from, &to_parent, privileged).and_then(|program| {
+        hand_over(&to_parent)?;
+        Ok(program)
+    });
+    let error = match ready {
+        Ok(program) => program.execute(),
+        Err(error) => error,
+    };
+    // Without a parent nobody is left to be told.
+    let _parent_may_be_gone = to_parent.report(&Report::Failed(error.to_string()));
+    exit_now(1)
+}
+
+fn prepare<'a>(
+    mut from: Inheritance<'a>,
+    to_parent: &ToParent,
+    privileged: bool,
+) -> Result<Program<'a>> {
+    prctl::set_pdeathsig(Signal::SIGKILL).doing(|| "prctl PR_SET_PDEATHSIG".to_owned())?;
+    prctl::set_name(c"corten:exec").doing(|| "prctl PR_SET_NAME".to_owned())?;
+    if let Some(cpus) = &from.plan.affinity.initial {
+        sched::set_affinity(Pid::from_raw(0), cpus)?;
+    }
+    from.seats.take()?;
+    let attributes = Attributes::open(&from.plan.lsm)?;
+    let mut join = from.namespaces.all_flags() & !libc::CLONE_NEWPID;
+    if !privileged {
+        // Born in it already.
+        join &= !libc::CLONE_NEWUSER;
+    }
+    setns(from.init, join).doing(|| "join the container's namespaces".to_owned())?;
+    if from.namespaces.has(LinuxNamespaceType::User) {
+        userns::become_root()?;
+    }
+    prctl::set_dumpable(false).doing(|| "prctl PR_SET_DUMPABLE".to_owned())?;
+    tty::new_session()?;
+    keyring::join(&from.state.id, from.namespaces.has(LinuxNamespaceType::User))?;
+    match &from.plan.affinity.last {
+        Some(cpus) => sched::set_affinity(Pid::from_raw(0), cpus)?,
+        None => sched::reset_affinity(Pid::from_raw(0))?,
+    }
+    let root = openat(AT_FDCWD, "/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
+        .doing(|| "open the container's root".to_owned())?;
+    match from.console.take() {
+        Some(socket) => {
+            let pty = tty::Pty::open(root.as_fd(), from.plan.console_size)?;
+            pty.send(socket.as_fd())?;
+            pty.attach()?;
+        }
+        None => tty::reopen_null(root.as_fd())?,
+    }
+    Program::settle(from.plan, from.confinement, attributes, from.inherited, to_parent)
+}

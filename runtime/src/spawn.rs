@@ -1,0 +1,161 @@
+//! Making the container's process: one clone in the common case.
+//!
+//! New namespaces come with `clone3`. Joining a pid namespace, and making a time namespace, take
+//! effect only for children, so the caller joins first, clones, and goes back. Joining a user
+//! namespace can't be taken back, so only then does a middle process do the joining and the clone;
+//! it clones with `CLONE_PARENT`, so the caller waits for the container's process as its own child
+//! in either case, and hands over its pid and pidfd.
+
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::wait::waitpid;
+use nix::unistd::Pid;
+
+use crate::error::{Doing, Error, Result};
+use crate::sys::process::{CloneArgs, Cloned, clone3, exit_now, setns};
+use crate::sys::socket;
+
+/// What the process is born into.
+#[derive(Debug, Default)]
+pub struct Birth<'fd> {
+    /// New namespaces: `CLONE_NEW*`, without cgroup and time.
+    pub new: u64,
+    /// A user namespace to make the process in, by namespace fd or pidfd.
+    pub user: Option<BorrowedFd<'fd>>,
+    /// A pid namespace to make the process in, by namespace fd or pidfd.
+    pub pid: Option<BorrowedFd<'fd>>,
+    /// A new time namespace, with these lines for `/proc/self/timens_offsets`.
+    pub time: Option<&'fd str>,
+    /// A cgroup v2 directory to be born in.
+    pub cgroup: Option<BorrowedFd<'fd>>,
+}
+
+/// A process of ours.
+#[derive(Debug)]
+pub struct Child {
+    /// In the caller's pid namespace.
+    pub pid: Pid,
+    /// Its handle.
+    pub pidfd: OwnedFd,
+}
+
+/// Makes the process. Returns in the caller with the child and in the child with nothing.
+///
+/// # Errors
+/// When a namespace can't be joined or made.
+pub fn spawn(birth: &Birth<'_>) -> Result<Option<Child>> {
+    match birth.user {
+        Some(user) => through_middle(user, birth),
+        None => directly(birth),
+    }
+}
+
+fn directly(birth: &Birth<'_>) -> Result<Option<Child>> {
+    let back = Back::before(birth)?;
+    let born = make(birth, 0);
+    match born {
+        Ok(Cloned::Child) => Ok(None),
+        Ok(Cloned::Parent(pid, pidfd)) => {
+            back.go()?;
+            Ok(Some(Child { pid, pidfd }))
+        }
+        Err(error) => {
+            back.go()?;
+            Err(error)
+        }
+    }
+}
+
+/// Joins what only children get, then clones.
+fn make(birth: &Birth<'_>, flags: u64) -> Result<Cloned> {
+    if let Some(pid) = birth.pid {
+        setns(pid, libc::CLONE_NEWPID).doing(|| "join the pid namespace".to_owned())?;
+    }
+    if let Some(offsets) = birth.time {
+        unshare(CloneFlags::from_bits_retain(libc::CLONE_NEWTIME))
+            .doing(|| "make a time namespace".to_owned())?;
+        if !offsets.is_empty() {
+            std::fs::write("/proc/self/timens_offsets", offsets)
+                .doing(|| format!("write {offsets:?} to /proc/self/timens_offsets"))?;
+        }
+    }
+    let args = CloneArgs { flags: birth.new | flags, cgroup: birth.cgroup };
+    clone3(&args).doing(|| "clone the container's process".to_owned())
+}
+
+/// The caller's own namespaces, to go back to.
+struct Back {
+    pid: Option<File>,
+    time: Option<File>,
+}
+
+impl Back {
+    fn before(birth: &Birth<'_>) -> Result<Self> {
+        let open = |path: &str| File::open(path).doing(|| format!("open {path}"));
+        Ok(Self {
+            pid: birth.pid.map(|_| open("/proc/self/ns/pid")).transpose()?,
+            time: birth.time.map(|_| open("/proc/self/ns/time")).transpose()?,
+        })
+    }
+
+    fn go(&self) -> Result<()> {
+        if let Some(pid) = &self.pid {
+            setns(pid, libc::CLONE_NEWPID)
+                .doing(|| "go back to the own pid namespace".to_owned())?;
+        }
+        if let Some(time) = &self.time {
+            setns(time, libc::CLONE_NEWTIME)
+                .doing(|| "go back to the own time namespace".to_owned())?;
+        }
+        Ok(())
+    }
+}
+
+/// The middle process's exit status when it has reported an error.
+const MIDDLE_FAILED: i32 = 1;
+
+fn through_middle(user: BorrowedFd<'_>, birth: &Birth<'_>) -> Result<Option<Child>> {
+    let (ours, theirs) = socket::pair().doing(|| "make a socket pair".to_owned())?;
+    let middle = match clone3(&CloneArgs::default()).doing(|| "clone a process".to_owned())? {
+        Cloned::Parent(pid, _) => pid,
+        Cloned::Child => {
+            drop(ours);
+            let made = setns(user, libc::CLONE_NEWUSER)
+                .doing(|| "join the user namespace".to_owned())
+                .and_then(|()| make(&Birth { cgroup: None, ..*birth }, libc::CLONE_PARENT as u64));
+            return match made {
+                Ok(Cloned::Child) => Ok(None),
+                Ok(Cloned::Parent(pid, pidfd)) => {
+                    let sent =
+                        socket::send(&theirs, &pid.as_raw().to_ne_bytes(), &[pidfd.as_fd()]);
+                    exit_now(if sent.is_ok() { 0 } else { MIDDLE_FAILED })
+                }
+                Err(error) => {
+                    // Longer than any pid, so that the two can't be confused.
+                    let words = format!("error: {error}");
+                    let _parent_sees_the_end_of_file = socket::send(&theirs, words.as_bytes(), &[]);
+                    exit_now(MIDDLE_FAILED)
+                }
+            };
+        }
+    };
+    drop(theirs);
+    let mut buffer = [0; 4096];
+    let received = socket::receive(&ours, &mut buffer);
+    waitpid(middle, None).doing(|| "wait for the middle process".to_owned())?;
+    let (length, mut fds) = received.doing(|| "listen to the middle process".to_owned())?;
+    let message = buffer.get(..length).unwrap_or_default();
+    match (<[u8; 4]>::try_from(message), fds.pop()) {
+        (Ok(pid), Some(pidfd)) => {
+            Ok(Some(Child { pid: Pid::from_raw(i32::from_ne_bytes(pid)), pidfd }))
+        }
+        _ if message.is_empty() => Err(Error::sys("join the user namespace", Errno::ECHILD)),
+        _ => {
+            let words = String::from_utf8_lossy(message);
+            Err(Error::Failed(words.trim_start_matches("error: ").to_owned()))
+        }
+    }
+}

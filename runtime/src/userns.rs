@@ -1,0 +1,254 @@
+//! User namespaces: the id maps, and becoming root in one.
+//!
+//! The parent writes the maps, because only somebody outside may map more than one id. With rights
+//! over the ids it writes the files itself; an ordinary user may map only his own id and asks the
+//! set-user-ID programs newuidmap and newgidmap for the rest (subuid(5)). See user_namespaces(7).
+
+use std::path::Path;
+use std::process::Command;
+
+use nix::errno::Errno;
+use nix::unistd::{Gid, Pid, Uid, getegid, geteuid, setresgid, setresuid};
+use oci_spec::runtime::LinuxIdMapping;
+
+use crate::error::{Doing, Error, Result};
+
+/// How many lines a map may have (Linux 4.15).
+const MAX_LINES: usize = 340;
+/// Where the helpers are when `PATH` is empty, as it is under most managers.
+const HELPER_DIRECTORIES: [&str; 4] = ["/usr/bin", "/bin", "/usr/local/bin", "/usr/sbin"];
+
+/// The maps of a user namespace.
+#[derive(Debug, Default)]
+pub struct Maps {
+    uid: Vec<LinuxIdMapping>,
+    gid: Vec<LinuxIdMapping>,
+}
+
+impl Maps {
+    /// Validates `linux.uidMappings` and `linux.gidMappings`.
+    ///
+    /// # Errors
+    /// [`Error::Config`]: one without the other, an empty range, one beyond 2^32-2, an overlap, too
+    /// many.
+    pub fn new(uid: &[LinuxIdMapping], gid: &[LinuxIdMapping]) -> Result<Self> {
+        check("linux.uidMappings", uid)?;
+        check("linux.gidMappings", gid)?;
+        match (uid.is_empty(), gid.is_empty()) {
+            (true, false) => Err(Error::config("linux.uidMappings", "missing beside gidMappings")),
+            (false, true) => Err(Error::config("linux.gidMappings", "missing beside uidMappings")),
+            _ => Ok(Self { uid: uid.to_vec(), gid: gid.to_vec() }),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.uid.is_empty()
+    }
+
+    /// A container whose root is nobody outside could own nothing that is made for it.
+    ///
+    /// # Errors
+    /// [`Error::Config`] unless id 0 is mapped in both.
+    pub fn check_root(&self) -> Result<()> {
+        for (at, map) in [("linux.uidMappings", &self.uid), ("linux.gidMappings", &self.gid)] {
+            if host_id(map, 0).is_none() {
+                return Err(Error::config(at, "must map container id 0"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The host's uid and gid of the container's root.
+    pub fn root(&self) -> Option<(u32, u32)> {
+        Some((host_id(&self.uid, 0)?, host_id(&self.gid, 0)?))
+    }
+
+    /// Writes the maps of `pid`, which lives in a new user namespace of ours.
+    ///
+    /// # Errors
+    /// `EPERM` for ids that are not the caller's to map, the helper's words, or no helper.
+    pub fn write(&self, pid: Pid) -> Result<()> {
+        if geteuid().is_root() {
+            write(pid, "uid_map", &lines(&self.uid))?;
+            return write(pid, "gid_map", &lines(&self.gid));
+        }
+        if is_own(&self.uid, geteuid().as_raw()) {
+            write(pid, "uid_map", &lines(&self.uid))?;
+        } else {
+            helper("newuidmap", pid, &self.uid)?;
+        }
+        if is_own(&self.gid, getegid().as_raw()) {
+            // Without this an ordinary user could drop a group that denies him something.
+            write(pid, "setgroups", "deny")?;
+            write(pid, "gid_map", &lines(&self.gid))
+        } else {
+            helper("newgidmap", pid, &self.gid)
+        }
+    }
+
+    /// Whether this process's maps are these; for a namespace that was joined by path while the
+    /// config names maps too.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when they differ.
+    pub fn check_joined(&self) -> Result<()> {
+        for (file, at, map) in
+            [("uid_map", "linux.uidMappings", &self.uid), ("gid_map", "linux.gidMappings", &self.gid)]
+        {
+            if map.is_empty() {
+                continue;
+            }
+            let path = format!("/proc/self/{file}");
+            let now = std::fs::read_to_string(&path).doing(|| format!("read {path}"))?;
+            let now: Vec<&str> = now.split_ascii_whitespace().collect();
+            let wanted = lines(map);
+            if now != wanted.split_ascii_whitespace().collect::<Vec<_>>() {
+                return Err(Error::config(at, "differs from the joined user namespace's map"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check(at: &str, map: &[LinuxIdMapping]) -> Result<()> {
+    if map.len() > MAX_LINES {
+        let why = format!("{} ranges, but the kernel takes {MAX_LINES}", map.len());
+        return Err(Error::config(at, why));
+    }
+    let end = |start: u32, size: u32| u64::from(start) + u64::from(size);
+    for (index, range) in map.iter().enumerate() {
+        let fail = |key: &str, why: String| Err(Error::config(format!("{at}[{index}].{key}"), why));
+        if range.size() == 0 {
+            return fail("size", "must be greater than zero".to_owned());
+        }
+        // 2^32-1 means "no id" to the kernel.
+        for (key, start) in [("containerID", range.container_id()), ("hostID", range.host_id())] {
+            if end(start, range.size()) > u64::from(u32::MAX) {
+                return fail(key, format!("{start} + size {} is beyond 4294967295", range.size()));
+            }
+        }
+        let overlaps = |start: fn(&LinuxIdMapping) -> u32| {
+            map.iter().take(index).any(|other| {
+                u64::from(start(range)) < end(start(other), other.size())
+                    && u64::from(start(other)) < end(start(range), range.size())
+            })
+        };
+        if overlaps(|range| range.container_id()) {
+            return fail("containerID", "overlaps another range".to_owned());
+        }
+        if overlaps(|range| range.host_id()) {
+            return fail("hostID", "overlaps another range".to_owned());
+        }
+    }
+    Ok(())
+}
+
+fn host_id(map: &[LinuxIdMapping], id: u32) -> Option<u32> {
+    map.iter().find_map(|range| {
+        let offset = id.checked_sub(range.container_id())?;
+        (offset < range.size()).then(|| range.host_id() + offset)
+    })
+}
+
+fn is_own(map: &[LinuxIdMapping], id: u32) -> bool {
+    matches!(map, [one] if one.host_id() == id && one.size() == 1)
+}
+
+fn lines(map: &[LinuxIdMapping]) -> String {
+    map.iter()
+        .map(|range| {
+            format!("{} {} {}\n", range.container_id(), range.host_id(), range.size())
+        })
+        .collect()
+}
+
+fn write(pid: Pid, file: &str, text: &str) -> Result<()> {
+    let path = format!("/proc/{pid}/{file}");
+    std::fs::write(&path, text).doing(|| format!("write {:?} to {path}", text.trim_end()))
+}
+
+/// Runs a set-user-ID helper by its absolute path, with nothing in its environment.
+fn helper(name: &str, pid: Pid, map: &[LinuxIdMapping]) -> Result<()> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let program = std::env::split_paths(&path)
+        .chain(HELPER_DIRECTORIES.iter().map(Into::into))
+        .filter(|directory| directory.is_absolute())
+        .map(|directory| directory.join(name))
+        .find(|candidate| Path::is_file(candidate))
+        .ok_or_else(|| {
+            Error::Unsupported(format!("{name} is not installed (Debian: apt install uidmap)"))
+        })?;
+    let output = Command::new(&program)
+        .env_clear()
+        .arg(pid.to_string())
+        .args(lines(map).split_ascii_whitespace())
+        .output()
+        .doing(|| format!("run {}", program.display()))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let words = String::from_utf8_lossy(&output.stderr).trim_end().replace('\n', "\\n");
+    Err(Error::Failed(format!("{}: {}: {words}", program.display(), output.status)))
+}
+
+/// Becomes the user namespace's root: what is made for the container then belongs to it.
+///
+/// # Errors
+/// `EINVAL` when id 0 is not mapped.
+pub fn become_root() -> Result<()> {
+    let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
+    match nix::unistd::setgroups(&[]) {
+        // Denied in a namespace whose gid map an ordinary user wrote.
+        Ok(()) | Err(Errno::EPERM) => {}
+        Err(errno) => return Err(Error::sys("setgroups", errno)),
+    }
+    setresgid(gid, gid, gid).doing(|| "setresgid 0 in the user namespace".to_owned())?;
+    setresuid(uid, uid, uid).doing(|| "setresuid 0 in the user namespace".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use oci_spec::runtime::LinuxIdMappingBuilder;
+
+    use super::*;
+
+    fn range(container: u32, host: u32, size: u32) -> LinuxIdMapping {
+        LinuxIdMappingBuilder::default()
+            .container_id(container)
+            .host_id(host)
+            .size(size)
+            .build()
+            .unwrap()
+    }
+
+    #[test]
+    fn ranges_that_no_kernel_takes_are_refused_with_their_place() {
+        let cases = [
+            (vec![range(0, 0, 0)], "linux.uidMappings[0].size"),
+            (vec![range(1, 0, u32::MAX)], "linux.uidMappings[0].containerID"),
+            (vec![range(0, 1, u32::MAX)], "linux.uidMappings[0].hostID"),
+            (vec![range(0, 100, 10), range(9, 200, 1)], "linux.uidMappings[1].containerID"),
+            (vec![range(0, 100, 10), range(10, 109, 1)], "linux.uidMappings[1].hostID"),
+            (vec![range(0, 0, 1); 341], "linux.uidMappings"),
+        ];
+        for (map, at) in cases {
+            match Maps::new(&map, &map).unwrap_err() {
+                Error::Config { path, .. } => assert_eq!(path, at),
+                other => panic!("{other}"),
+            }
+        }
+        assert!(Maps::new(&[range(0, 0, u32::MAX)], &[range(0, 0, 1)]).is_ok());
+        assert!(Maps::new(&[range(0, 0, 1)], &[]).is_err());
+    }
+
+    #[test]
+    fn root_is_found_in_any_range() {
+        let map = [range(5, 1, 2), range(0, 1000, 3)];
+        let maps = Maps::new(&map, &map).unwrap();
+        assert_eq!(maps.root(), Some((1000, 1000)));
+        maps.check_root().unwrap();
+        let without = [range(1, 1, 2)];
+        assert!(Maps::new(&without, &without).unwrap().check_root().is_err());
+    }
+}
