@@ -23,7 +23,7 @@ use crate::init::{self, Inheritance};
 use crate::notify::Notify;
 use crate::plan::Plan;
 use crate::process::fds::Inherited;
-use crate::process::{oom, tty};
+use crate::process::oom;
 use crate::rootfs::{Moment, Sources};
 use crate::spawn::{Birth, Child, spawn};
 use crate::state::{FORMAT, Process, State, Status, boot_id};
@@ -31,7 +31,7 @@ use crate::store::{Dir, Lock, Store};
 use crate::sync::{self, Go, Report, ToInit};
 use crate::sys::process::pidfd_send_signal;
 use crate::undo::Undo;
-use crate::{log, pidfile, time};
+use crate::{host, log, pidfile, time};
 
 /// What `create` and `run` are asked for.
 #[derive(Debug, Default)]
@@ -175,7 +175,7 @@ fn build(
         to_init.send_fds(&Sources::open_in(&plan.rootfs, &init.pidfd)?.fds())?;
     }
     if let Some(score) = plan.process.oom_score_adj {
-        oom::write(init.pid, score, request.rootless)?;
+        oom::write(host::Proc::open()?.as_fd(), init.pid, score, request.rootless)?;
     }
     converse(&to_init, &Runtime { plan, state, init: &init }, cgroup.as_ref())?;
 
@@ -241,8 +241,9 @@ fn converse(to_init: &ToInit, runtime: &Runtime<'_>, cgroup: Option<&Cgroup>) ->
                 }
                 to_init.go(Go::Hooked)?;
             }
-            Report::Listener(fd) => {
-                runtime.plan.confinement.send_listener(&fd, &document(Status::Creating)?)?;
+            Report::Listener(number) => {
+                let state = runtime.state.oci(Status::Creating, runtime.init.pid.as_raw());
+                runtime.plan.confinement.send_listener(number, runtime.init, &state)?;
             }
             Report::Log(line) => log::put(vec![line]),
             Report::Ready => return Ok(()),

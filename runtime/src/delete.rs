@@ -99,7 +99,7 @@ fn delete_unknown(dir: &Dir) -> Result<()> {
 
 /// Ends what is left in the cgroups and removes them.
 fn end(cgroup: &Cgroup) -> Result<()> {
-    cgroup.kill_all()?;
+    cgroup.kill_all(GRACE)?;
     cgroup.remove()
 }
 

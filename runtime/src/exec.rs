@@ -31,7 +31,7 @@ use crate::store::{Dir, Store};
 use crate::sync::{self, Go, Report, ToInit, ToParent};
 use crate::sys::process::{exit_now, setns};
 use crate::undo::Undo;
-use crate::{kill, log, pidfile, spec, userns};
+use crate::{host, kill, log, pidfile, spec, userns};
 
 /// A container to run something in.
 #[derive(Debug)]
@@ -150,7 +150,7 @@ pub fn exec(target: &Target, process: &OciProcess, path: &str, request: Request)
     let pidfd = child.pidfd.as_fd().try_clone_to_owned().doing(|| "dup a pidfd".to_owned())?;
     undo.push("exec", move || end(&pidfd));
     if let Some(score) = score {
-        oom::write(child.pid, score, target.state.rootless)?;
+        oom::write(host::Proc::open()?.as_fd(), child.pid, score, target.state.rootless)?;
     }
     converse(&to_child, target, &confinement, &child)?;
     if let Some(path) = &request.pidfd_socket {
@@ -178,9 +178,9 @@ fn converse(
     loop {
         match to_child.next()? {
             Report::Ready => return Ok(()),
-            Report::Listener(fd) => {
-                let document = target.state.document(Status::Running, child.pid.as_raw())?;
-                confinement.send_listener(&fd, &document)?;
+            Report::Listener(number) => {
+                let state = target.state.oci(Status::Running, child.pid.as_raw());
+                confinement.send_listener(number, child, &state)?;
             }
             Report::Log(line) => log::put(vec![line]),
             Report::Failed(why) => return Err(Error::Failed(why)),
@@ -217,7 +217,7 @@ fn prepare<'a>(
         sched::set_affinity(Pid::from_raw(0), cpus)?;
     }
     from.seats.take()?;
-    let attributes = Attributes::open(&from.plan.lsm)?;
+    let attributes = Attributes::open(host::Proc::open()?.as_fd(), &from.plan.lsm)?;
     let mut join = from.namespaces.all_flags() & !libc::CLONE_NEWPID;
     if !privileged {
         // Born in it already.

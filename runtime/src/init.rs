@@ -28,7 +28,7 @@ use crate::rootfs::{Cgroups, Moment, Sources};
 use crate::state::{State, Status};
 use crate::sync::{Go, Report, ToParent};
 use crate::sys::process::exit_now;
-use crate::{log, rootfs, sysctl, userns};
+use crate::{host, log, rootfs, sysctl, userns};
 
 /// What the init has from its creator, besides its memory.
 #[derive(Debug)]
@@ -80,8 +80,9 @@ fn prepare<'a>(mut from: Inheritance<'a>, to_parent: &ToParent) -> Result<Progra
     prctl::set_pdeathsig(Signal::SIGKILL).doing(|| "prctl PR_SET_PDEATHSIG".to_owned())?;
     prctl::set_name(c"corten:init").doing(|| "prctl PR_SET_NAME".to_owned())?;
     from.seats.take()?;
-    let attributes = Attributes::open(&plan.process.lsm)?;
-    let proc_sys = sysctl::open(&plan.sysctl)?;
+    let proc = host::Proc::open()?;
+    let attributes = Attributes::open(proc.as_fd(), &plan.process.lsm)?;
+    let sysctls = proc.sysctls()?;
     from.joins.enter()?;
     if plan.namespaces.is_new(User) {
         to_parent.wait(Go::Mapped)?;
@@ -123,7 +124,8 @@ fn prepare<'a>(mut from: Inheritance<'a>, to_parent: &ToParent) -> Result<Progra
     if let Some(domainname) = &plan.domainname {
         namespaces::set_domainname(domainname)?;
     }
-    plan.sysctl.apply(proc_sys)?;
+    sysctl::apply(&plan.sysctl, sysctls.as_fd())?;
+    drop((proc, sysctls));
     root.make_cwd(plan.process.cwd.path())?;
     match from.console {
         Some(socket) => {

@@ -14,6 +14,9 @@ use crate::error::{Doing, Error, Result};
 use crate::state::{Process, State, Status};
 use crate::sys::process::{pidfd_open, pidfd_send_signal};
 
+/// How long killed processes may take to end.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// A handle of the container's init, if it lives.
 ///
 /// # Errors
@@ -40,7 +43,7 @@ pub fn kill(state: &State, signal: i32, all: bool) -> Result<()> {
         if state.status() == Status::Stopped && !all {
             return Err(not_running());
         }
-        return if killed { cgroup.kill_all() } else { cgroup.signal_all(signal) };
+        return if killed { cgroup.kill_all(PATIENCE) } else { cgroup.signal_all(signal) };
     }
     let Some(pidfd) = init_pidfd(state)? else {
         return if all { Ok(()) } else { Err(not_running()) };

@@ -14,6 +14,7 @@ pub mod error;
 pub mod exec;
 pub mod gate;
 pub mod hooks;
+pub mod host;
 pub mod init;
 pub mod kill;
 pub mod log;

@@ -5,13 +5,13 @@
 
 use std::path::Path;
 
-use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
 
 use crate::create::Request;
 use crate::error::{Error, Result};
 use crate::hooks::Hooks;
 use crate::program::Confinement;
-use crate::{cgroup, namespaces, process, rootfs, sysctl};
+use crate::{cgroup, host, namespaces, process, rootfs, sysctl};
 
 /// A container to be.
 #[derive(Debug)]
@@ -50,9 +50,18 @@ impl Plan {
             .ok_or_else(|| Error::config("process", "is required to create a container"))?;
         let context =
             rootfs::Context { bundle, rootless: request.rootless, no_pivot: request.no_pivot };
+        let linux_default = Linux::default();
         Ok(Self {
             rootfs: rootfs::Plan::new(spec, &context)?,
-            cgroup: cgroup::Plan::new(linux, &request.id, request.rootless)?,
+            cgroup: cgroup::Plan::new(
+                linux.unwrap_or(&linux_default),
+                &cgroup::Options {
+                    id: &request.id,
+                    rootless: request.rootless,
+                    in_user_namespace: host::in_user_namespace(),
+                    owner: cgroup_owner(spec, &namespaces),
+                },
+            )?,
             process: process::Plan::new(process, "process")?,
             confinement: Confinement::new(linux)?,
             sysctl: sysctl::Plan::new(spec)?,
@@ -62,4 +71,19 @@ impl Plan {
             namespaces,
         })
     }
+}
+
+/// Who may make groups below the container's own: its root, when it sees no other groups and has
+/// them mounted writable (config-linux.md, cgroup ownership).
+fn cgroup_owner(spec: &Spec, namespaces: &namespaces::Plan) -> Option<u32> {
+    let is_writable_mount = |mount: &oci_spec::runtime::Mount| {
+        mount.typ().as_deref() == Some("cgroup")
+            && !mount.options().iter().flatten().any(|option| option == "ro")
+    };
+    let writable = spec.mounts().iter().flatten().any(is_writable_mount);
+    let private = namespaces.is_new(LinuxNamespaceType::Cgroup);
+    if !private || !writable {
+        return None;
+    }
+    namespaces.maps().root().map(|(uid, _)| uid)
 }

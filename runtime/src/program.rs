@@ -9,7 +9,7 @@
 //! that create fails where start would.
 
 use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::Mode;
@@ -25,7 +25,10 @@ use crate::process::mempolicy::MemoryPolicy;
 use crate::process::personality::Personality;
 use crate::process::{Plan, exec_path, rlimits, set_no_new_privileges, signals, user};
 use crate::seccomp::{self, Filter};
+use crate::spawn::Child;
+use crate::state::OciState;
 use crate::sync::{Report, ToParent};
+use crate::sys::process::pidfd_getfd;
 
 /// What applies to the container's init and to every exec, beside their own process object.
 #[derive(Debug, Default)]
@@ -66,11 +69,13 @@ impl Confinement {
     ///
     /// # Errors
     /// When the agent can't be reached.
-    pub fn send_listener(&self, fd: &OwnedFd, document: &[u8]) -> Result<()> {
+    pub fn send_listener(&self, number: RawFd, child: &Child, state: &OciState<'_>) -> Result<()> {
         let listener = self.filter.as_ref().and_then(Filter::listener).ok_or_else(|| {
             Error::Failed("a seccomp listener that was not asked for".to_owned())
         })?;
-        seccomp::send_listener(listener, fd.as_fd(), document)
+        let fd = pidfd_getfd(&child.pidfd, number)
+            .doing(|| "fetch the seccomp listener from the process".to_owned())?;
+        seccomp::send_listener(listener, fd.as_fd(), child.pid, state)
     }
 }
 
@@ -140,7 +145,7 @@ impl<'a> Program<'a> {
         if let Some(early) = filter.take_if(|filter| filter.listener().is_some())
             && let Some(listener) = early.load()?
         {
-            to_parent.report(&Report::Listener(listener))?;
+            to_parent.report(&Report::Listener(listener.as_raw_fd()))?;
         }
         Ok(Self { path, plan, filter, caps, inherited })
     }

@@ -141,21 +141,25 @@ impl State {
         boot_id().is_ok_and(|id| id == self.boot_id)
     }
 
-    /// The state of runtime.md as a hook or a seccomp agent gets it, in compact JSON, with the
-    /// status and pid of the moment.
-    ///
-    /// # Errors
-    /// When a path is not UTF-8.
-    pub fn document(&self, status: Status, pid: i32) -> Result<Vec<u8>> {
-        let document = OciState {
+    /// The state of runtime.md, with the status and pid of the moment.
+    pub fn oci(&self, status: Status, pid: i32) -> OciState<'_> {
+        OciState {
             oci_version: &self.oci_version,
             id: &self.id,
             status,
             pid,
             bundle: &self.bundle,
             annotations: &self.annotations,
-        };
-        serde_json::to_vec(&document)
+        }
+    }
+
+    /// The state of runtime.md as a hook or a seccomp agent gets it, in compact JSON, with the
+    /// status and pid of the moment.
+    ///
+    /// # Errors
+    /// When a path is not UTF-8.
+    pub fn document(&self, status: Status, pid: i32) -> Result<Vec<u8>> {
+        serde_json::to_vec(&self.oci(status, pid))
             .map_err(|error| Error::Failed(format!("write the container's state: {error}")))
     }
 }
@@ -163,7 +167,7 @@ impl State {
 /// runtime.md, State.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct OciState<'a> {
+pub struct OciState<'a> {
     oci_version: &'a str,
     id: &'a str,
     status: Status,

@@ -12,7 +12,7 @@
 //!                                             unshare the cgroup namespace, mount
 //!   run prestart, createRuntime hooks ◀────── Mounted          (only if there are such hooks)
 //!   Hooked ─────────────────────────────────▶ createContainer hooks, pivot, mask, limits
-//!   send it to the agent ◀─────────────────── Listener + fd    (only with SCMP_ACT_NOTIFY)
+//!   fetch it, send it to the agent ◀───────── Listener         (only with SCMP_ACT_NOTIFY)
 //!   keep it ◀──────────────────────────────── Log              (warnings, before Ready)
 //!   journal, pid file ◀────────────────────── Ready
 //!   Released ───────────────────────────────▶ wait at the gate (init) or execute (exec)
@@ -20,7 +20,7 @@
 //! At any time `Failed` ends the conversation, and so does the end of file: a child whose parent
 //! died exits, a parent whose child died says so. The child's end closes at `execve`.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 
@@ -48,8 +48,10 @@ pub enum Go {
 pub enum Report {
     /// All mounts stand, the root is not yet entered.
     Mounted,
-    /// The seccomp filter's listener.
-    Listener(OwnedFd),
+    /// The seccomp filter's listener: its number in the child. Told by write(2) alone, because the
+    /// filter may make everything else wait for the agent, who has no listener yet; the parent
+    /// fetches it with pidfd_getfd(2).
+    Listener(RawFd),
     /// A line that the child kept back for the log.
     Log(log::Line),
     /// Everything is done that can be done before the user's program.
@@ -106,22 +108,22 @@ impl ToInit {
     /// When the socket fails or the message is not one of ours.
     pub fn next(&self) -> Result<Report> {
         let mut buffer = vec![0; MAX + 1];
-        let (length, mut fds) = match socket::receive(&self.0, &mut buffer) {
+        let (length, _) = match socket::receive(&self.0, &mut buffer) {
             Err(Errno::ECONNRESET) => return Ok(Report::Gone),
             other => other.doing(|| "listen to the init".to_owned())?,
         };
         let message = buffer.get(..length).unwrap_or_default();
         let Some((tag, body)) = message.split_first() else { return Ok(Report::Gone) };
         let text = || String::from_utf8_lossy(body).into_owned();
-        Ok(match (*tag, fds.pop()) {
-            (b'm', None) => Report::Mounted,
-            (b'l', Some(fd)) => Report::Listener(fd),
-            (b'w', None) => Report::Log(serde_json::from_slice(body).map_err(|error| {
+        Ok(match *tag {
+            b'm' => Report::Mounted,
+            b'l' => Report::Listener(text().parse().unwrap_or(-1)),
+            b'w' => Report::Log(serde_json::from_slice(body).map_err(|error| {
                 Error::Failed(format!("listen to the init: log lines: {error}"))
             })?),
-            (b'y', None) => Report::Ready,
-            (b'f', None) => Report::Failed(text()),
-            (other, _) => {
+            b'y' => Report::Ready,
+            b'f' => Report::Failed(text()),
+            other => {
                 return Err(Error::Failed(format!("listen to the init: message {other:#x}")));
             }
         })
@@ -134,18 +136,21 @@ impl ToParent {
     /// # Errors
     /// `EPIPE` when it died.
     pub fn report(&self, report: &Report) -> Result<()> {
-        let (tag, body, fd) = match report {
-            Report::Mounted => (b'm', String::new(), None),
-            Report::Listener(fd) => (b'l', String::new(), Some(fd)),
-            Report::Log(line) => (b'w', serde_json::to_string(line).unwrap_or_default(), None),
-            Report::Ready => (b'y', String::new(), None),
-            Report::Failed(text) => (b'f', text.clone(), None),
+        let (tag, body) = match report {
+            Report::Mounted => (b'm', String::new()),
+            Report::Listener(number) => (b'l', number.to_string()),
+            Report::Log(line) => (b'w', serde_json::to_string(line).unwrap_or_default()),
+            Report::Ready => (b'y', String::new()),
+            Report::Failed(text) => (b'f', text.clone()),
             Report::Gone => return Ok(()),
         };
         let mut message = vec![tag];
         message.extend(body.bytes().take(MAX));
-        let fds: Vec<_> = fd.iter().map(|fd| fd.as_fd()).collect();
-        socket::send(&self.0, &message, &fds).doing(|| "report to the runtime".to_owned())
+        let doing = || "report to the runtime".to_owned();
+        if matches!(report, Report::Listener(_)) {
+            return nix::unistd::write(&self.0, &message).map(drop).doing(doing);
+        }
+        socket::send(&self.0, &message, &[]).doing(doing)
     }
 
     /// Receives what [`ToInit::send_fds`] sends.

@@ -10,6 +10,7 @@ use std::path::{Component, Path, PathBuf};
 use super::options::{self, arguments, path};
 use super::parse::boolean;
 use crate::error::{Doing, Error, Result};
+use crate::host;
 use crate::store::Store;
 
 /// Where the state of containers is kept unless told otherwise.
@@ -194,7 +195,7 @@ impl Globals {
         match self.rootless {
             Rootless::True => true,
             Rootless::False => false,
-            Rootless::Auto => !nix::unistd::geteuid().is_root() || in_user_namespace(),
+            Rootless::Auto => !nix::unistd::geteuid().is_root() || host::in_user_namespace(),
         }
     }
 
@@ -236,11 +237,5 @@ fn xdg_root() -> Option<PathBuf> {
     let dir = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty())?;
     let ordinary = !nix::unistd::geteuid().is_root();
     let user_is_root = || std::env::var_os("USER").as_deref() == Some(OsStr::new("root"));
-    (ordinary || (!user_is_root() && in_user_namespace())).then(|| Path::new(&dir).join("corten"))
-}
-
-/// Whether this process's uids are mapped; a kernel without user namespaces has no map.
-fn in_user_namespace() -> bool {
-    let Ok(map) = std::fs::read_to_string("/proc/self/uid_map") else { return false };
-    !map.split_ascii_whitespace().eq(["0", "0", "4294967295"])
+    (ordinary || (!user_is_root() && host::in_user_namespace())).then(|| Path::new(&dir).join("corten"))
 }
