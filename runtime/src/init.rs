@@ -151,14 +151,15 @@ fn hide() -> Result<()> {
     prctl::set_dumpable(false).doing(|| "prctl PR_SET_DUMPABLE".to_owned())
 }
 
-/// The parent writes the journal and the pid file, then may leave.
+/// The parent writes the journal and the pid file, then may leave. From here on its end shows as the
+/// end of file; the signal would come for its ordinary exit too.
 pub(crate) fn hand_over(to_parent: &ToParent) -> Result<()> {
     for line in log::take() {
         to_parent.report(&Report::Log(line))?;
     }
+    prctl::set_pdeathsig(None).doing(|| "prctl PR_SET_PDEATHSIG".to_owned())?;
     to_parent.report(&Report::Ready)?;
-    to_parent.wait(Go::Released)?;
-    prctl::set_pdeathsig(None).doing(|| "prctl PR_SET_PDEATHSIG".to_owned())
+    to_parent.wait(Go::Released)
 }
 
 /// Waits for `start`, runs the startContainer hooks and executes. Returns only if that fails, after

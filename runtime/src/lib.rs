@@ -35,6 +35,7 @@ pub mod start;
 pub mod state;
 pub mod store;
 pub mod sync;
+pub mod sysctl;
 pub mod sys;
 pub mod time;
 pub mod undo;

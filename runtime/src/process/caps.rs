@@ -106,6 +106,30 @@ impl Sets {
         Ok(granted)
     }
 
+    /// These, and `CAP_SYS_ADMIN` where this process has it, for loading a filter.
+    ///
+    /// # Errors
+    /// The errno of capget(2).
+    pub fn with_admin(&self) -> Result<Self> {
+        let now = cred::capget().doing(|| "capget".to_owned())?;
+        let admin = now.permitted & (1 << number(Capability::SysAdmin));
+        Ok(Self { permitted: self.permitted | admin, effective: self.effective | admin, ..*self })
+    }
+
+    /// Goes from [`Sets::with_admin`] down to these, with one system call, since a filter may be
+    /// in force that knows no other.
+    ///
+    /// # Errors
+    /// The filter refuses capset(2).
+    pub fn go_down(&self) -> Result<()> {
+        cred::capset(CapSets {
+            effective: self.effective,
+            permitted: self.permitted,
+            inheritable: self.inheritable,
+        })
+        .doing(|| format!("capset permitted {}", names(self.permitted)))
+    }
+
     /// Sets effective, permitted, inheritable and ambient, and reads all five back.
     ///
     /// # Errors

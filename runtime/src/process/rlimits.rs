@@ -49,6 +49,22 @@ pub fn plan(rlimits: &[PosixRlimit], path: &str) -> Result<Vec<Limit>> {
         .collect()
 }
 
+/// Raises the hard limits of `pid` to what will be asked for, while there are rights to; 0 is this
+/// process. What may not be raised is a warning, and [`apply`] then cuts it.
+///
+/// # Errors
+/// `EPERM` where we may not change that process at all.
+pub fn raise(pid: Pid, limits: &[Limit]) -> Result<()> {
+    for limit in limits {
+        let doing = || format!("raise {} of process {pid}", limit.kind);
+        let now = prlimit(pid, number(limit.kind), None).doing(doing)?;
+        if limit.value.hard > now.hard {
+            apply_one(pid, Limit { value: RlimitPair { soft: now.soft, ..limit.value }, ..*limit })?;
+        }
+    }
+    Ok(())
+}
+
 /// Sets the limits of `pid`; 0 is this process.
 ///
 /// # Errors
