@@ -27,9 +27,9 @@ impl Bundle {
     /// When there is no such directory, or no valid config in it.
     pub fn enter(path: Option<&Path>, config: Option<&Path>) -> Result<Self> {
         let path = path.unwrap_or(Path::new("."));
-        let absolute =
-            path.canonicalize().doing(|| format!("open bundle {}", path.display()))?;
-        let config = config.map(std::path::absolute).transpose().doing(|| "find config".to_owned())?;
+        let absolute = path.canonicalize().doing(|| format!("open bundle {}", path.display()))?;
+        let config =
+            config.map(std::path::absolute).transpose().doing(|| "find config".to_owned())?;
         chdir(&absolute).doing(|| format!("enter bundle {}", absolute.display()))?;
         Ok(Self { config: spec::load(&absolute, config.as_deref())?, path: absolute })
     }

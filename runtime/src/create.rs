@@ -124,6 +124,7 @@ fn build(
         state.cgroup = Some(cgroup.record());
         cgroup.apply(&plan.cgroup)?;
     }
+    plan.sysctl.check_joined()?;
     let gate = Gate::new(dir)?;
     let (to_init, to_parent) = sync::pair()?;
     let joins = plan.namespaces.open()?;

@@ -9,9 +9,9 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
-use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, geteuid};
 use oci_spec::runtime::{LinuxNamespaceType, Process as OciProcess, Spec};

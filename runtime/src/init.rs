@@ -28,7 +28,7 @@ use crate::rootfs::{Cgroups, Moment, Sources};
 use crate::state::{State, Status};
 use crate::sync::{Go, Report, ToParent};
 use crate::sys::process::exit_now;
-use crate::{host, log, rootfs, sysctl, userns};
+use crate::{host, log, rootfs, userns};
 
 /// What the init has from its creator, besides its memory.
 #[derive(Debug)]
@@ -104,8 +104,7 @@ fn prepare<'a>(mut from: Inheritance<'a>, to_parent: &ToParent) -> Result<Progra
         hide()?;
         plan.namespaces.maps().check_joined()?;
     }
-    let cgroups =
-        if plan.rootfs.wants_cgroups() { Cgroups::of_self()? } else { Cgroups::None };
+    let cgroups = if plan.rootfs.wants_cgroups() { Cgroups::of_self()? } else { Cgroups::None };
     if plan.namespaces.is_new(Cgroup) {
         unshare(CloneFlags::CLONE_NEWCGROUP).doing(|| "make a cgroup namespace".to_owned())?;
     }
@@ -124,7 +123,7 @@ fn prepare<'a>(mut from: Inheritance<'a>, to_parent: &ToParent) -> Result<Progra
     if let Some(domainname) = &plan.domainname {
         namespaces::set_domainname(domainname)?;
     }
-    sysctl::apply(&plan.sysctl, sysctls.as_fd())?;
+    plan.sysctl.apply(sysctls.as_fd())?;
     drop((proc, sysctls));
     root.make_cwd(plan.process.cwd.path())?;
     match from.console {
@@ -137,13 +136,7 @@ fn prepare<'a>(mut from: Inheritance<'a>, to_parent: &ToParent) -> Result<Progra
         None => tty::reopen_null(root.fd())?,
     }
     root.finish()?;
-    Program::settle(
-        plan.process.clone(),
-        &plan.confinement,
-        attributes,
-        from.inherited,
-        to_parent,
-    )
+    Program::settle(plan.process.clone(), &plan.confinement, attributes, from.inherited, to_parent)
 }
 
 /// A process that entered a container must not be opened from inside (CVE-2016-9962).

@@ -70,9 +70,10 @@ impl Confinement {
     /// # Errors
     /// When the agent can't be reached.
     pub fn send_listener(&self, number: RawFd, child: &Child, state: &OciState<'_>) -> Result<()> {
-        let listener = self.filter.as_ref().and_then(Filter::listener).ok_or_else(|| {
-            Error::Failed("a seccomp listener that was not asked for".to_owned())
-        })?;
+        let listener =
+            self.filter.as_ref().and_then(Filter::listener).ok_or_else(|| {
+                Error::Failed("a seccomp listener that was not asked for".to_owned())
+            })?;
         let fd = pidfd_getfd(&child.pidfd, number)
             .doing(|| "fetch the seccomp listener from the process".to_owned())?;
         seccomp::send_listener(listener, fd.as_fd(), child.pid, state)
@@ -128,7 +129,10 @@ impl<'a> Program<'a> {
         plan.env.add_home(root.as_fd(), plan.identity.uid)?;
         inherited.add_env(&mut plan.env, getpid().as_raw())?;
         let streams = (std::io::stdin(), std::io::stdout(), std::io::stderr());
-        user::chown_stdio([streams.0.as_fd(), streams.1.as_fd(), streams.2.as_fd()], plan.identity.uid)?;
+        user::chown_stdio(
+            [streams.0.as_fd(), streams.1.as_fd(), streams.2.as_fd()],
+            plan.identity.uid,
+        )?;
         let caps = plan.caps.limit_bounding()?;
         plan.identity.assume()?;
         if entered == Entered::TryAsUser {
@@ -139,7 +143,11 @@ impl<'a> Program<'a> {
         }
         let mut filter = confinement.filter.as_ref();
         let keep = filter.is_some() && !plan.no_new_privileges;
-        if keep { caps.with_admin()?.apply()? } else { caps.apply()? }
+        if keep {
+            caps.with_admin()?.apply()?
+        } else {
+            caps.apply()?
+        }
         let first = plan.args.first().ok_or_else(|| Error::Failed("no program".to_owned()))?;
         let path = exec_path::look_up(first, &plan.env)?;
         if let Some(early) = filter.take_if(|filter| filter.listener().is_some())

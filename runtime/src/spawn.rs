@@ -129,8 +129,7 @@ fn through_middle(user: BorrowedFd<'_>, birth: &Birth<'_>) -> Result<Option<Chil
             return match made {
                 Ok(Cloned::Child) => Ok(None),
                 Ok(Cloned::Parent(pid, pidfd)) => {
-                    let sent =
-                        socket::send(&theirs, &pid.as_raw().to_ne_bytes(), &[pidfd.as_fd()]);
+                    let sent = socket::send(&theirs, &pid.as_raw().to_ne_bytes(), &[pidfd.as_fd()]);
                     exit_now(if sent.is_ok() { 0 } else { MIDDLE_FAILED })
                 }
                 Err(error) => {

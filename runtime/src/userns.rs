@@ -93,9 +93,10 @@ impl Maps {
     /// # Errors
     /// [`Error::Config`] when they differ.
     pub fn check_joined(&self) -> Result<()> {
-        for (file, at, map) in
-            [("uid_map", "linux.uidMappings", &self.uid), ("gid_map", "linux.gidMappings", &self.gid)]
-        {
+        for (file, at, map) in [
+            ("uid_map", "linux.uidMappings", &self.uid),
+            ("gid_map", "linux.gidMappings", &self.gid),
+        ] {
             if map.is_empty() {
                 continue;
             }
@@ -157,9 +158,7 @@ fn is_own(map: &[LinuxIdMapping], id: u32) -> bool {
 
 fn lines(map: &[LinuxIdMapping]) -> String {
     map.iter()
-        .map(|range| {
-            format!("{} {} {}\n", range.container_id(), range.host_id(), range.size())
-        })
+        .map(|range| format!("{} {} {}\n", range.container_id(), range.host_id(), range.size()))
         .collect()
 }
 

@@ -28,7 +28,8 @@ impl Cgroup {
     /// # Errors
     /// A group is gone, or its file may not be written.
     pub fn seats(&self, born_in_v2: bool) -> Result<Seats> {
-        let mut seats = Seats { files: Vec::with_capacity(self.groups.len()), lenient: self.lenient };
+        let mut seats =
+            Seats { files: Vec::with_capacity(self.groups.len()), lenient: self.lenient };
         for group in self.groups.iter().filter(|group| !(born_in_v2 && group.is_v2())) {
             let dir = group.dir()?;
             let name = if group.is_v2() { "cgroup.procs" } else { "tasks" };

@@ -237,5 +237,6 @@ fn xdg_root() -> Option<PathBuf> {
     let dir = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty())?;
     let ordinary = !nix::unistd::geteuid().is_root();
     let user_is_root = || std::env::var_os("USER").as_deref() == Some(OsStr::new("root"));
-    (ordinary || (!user_is_root() && host::in_user_namespace())).then(|| Path::new(&dir).join("corten"))
+    (ordinary || (!user_is_root() && host::in_user_namespace()))
+        .then(|| Path::new(&dir).join("corten"))
 }

@@ -145,7 +145,8 @@ impl Args {
             process.set_selinux_label(Some(label.clone()));
         }
         let added = self.cap.iter().map(|name| {
-            caps::parse(name).ok_or_else(|| Error::Usage(format!("--cap: unknown capability {name:?}")))
+            caps::parse(name)
+                .ok_or_else(|| Error::Usage(format!("--cap: unknown capability {name:?}")))
         });
         let added: Capabilities = added.collect::<Result<_>>()?;
         if !added.is_empty() {

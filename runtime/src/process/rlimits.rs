@@ -59,7 +59,10 @@ pub fn raise(pid: Pid, limits: &[Limit]) -> Result<()> {
         let doing = || format!("raise {} of process {pid}", limit.kind);
         let now = prlimit(pid, number(limit.kind), None).doing(doing)?;
         if limit.value.hard > now.hard {
-            apply_one(pid, Limit { value: RlimitPair { soft: now.soft, ..limit.value }, ..*limit })?;
+            apply_one(
+                pid,
+                Limit { value: RlimitPair { soft: now.soft, ..limit.value }, ..*limit },
+            )?;
         }
     }
     Ok(())
