@@ -10,7 +10,7 @@ SUITE ?=
 OUT := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/$(TARGET)/release
 export RUNTIME TARGET
 
-.PHONY: help build run test test-unit test-integration lint install bench conformance clean
+.PHONY: help build run test test-unit test-integration lint install man install-man bench conformance clean
 
 help:
 	@echo 'build              bin/corten, static and stripped'
@@ -20,6 +20,7 @@ help:
 	@echo 'test-integration   SUITE=name (all suites without), RUNTIME=path or name'
 	@echo 'lint               formatting and clippy'
 	@echo 'install            PREFIX=$(PREFIX) DESTDIR='
+	@echo 'man, install-man   man pages and shell completions'
 	@echo 'bench              against the packaged crun and runc'
 	@echo 'conformance        VALIDATION=dir with runtime-tools validation programs'
 
@@ -51,6 +52,16 @@ lint:
 
 install: build
 	install -D -m 0755 bin/corten $(DESTDIR)$(PREFIX)/bin/corten
+
+# Man pages and completions of bash, fish and zsh, made from the command line's own tables.
+man: | tools
+	@$(CARGO) run --quiet --target $(TARGET) -p corten --example manual -- man
+
+install-man: man
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/man/man1 man/*.1
+	install -D -m 0644 man/corten.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/corten
+	install -D -m 0644 man/corten.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/corten.fish
+	install -D -m 0644 man/corten.zsh $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_corten
 
 bench: build
 	@scripts/need-packages peers

@@ -233,3 +233,17 @@ fn spec_writes_a_config_once() {
         fs::remove_file(path).unwrap();
     }
 }
+
+#[test]
+fn warnings_of_a_command_that_succeeds_are_written() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("broken")).unwrap();
+    let root = dir.path().to_str().unwrap();
+    let output = corten(&["--root", root, "list", "-q"]);
+    assert_eq!((output.status.code(), stdout(&output)), (Some(0), ""));
+    let text = stderr(&output);
+    assert!(text.contains("level=warning") && text.contains("broken"), "{text}");
+    assert_eq!(text.lines().count(), 1, "{text}");
+    let output = corten(&["--root", root, "--log-level", "error", "list", "-q"]);
+    assert_eq!(stderr(&output), "");
+}
