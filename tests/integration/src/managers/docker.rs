@@ -6,17 +6,17 @@
 //! which the client asks for us.
 
 use std::fs::{self, File};
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::command::{Outcome, Run, spawn, wait};
+use super::client::Client;
+use super::command::{Run, spawn, wait};
 use super::sandbox::Sandbox;
-use super::terminal::Terminal;
 use super::{Stop, Verdict, eventually, image};
 
 /// Debian's client: another one may stand before it in `PATH`.
@@ -101,10 +101,8 @@ pub fn containerd(sandbox: &Sandbox) -> Result<Daemon, Stop> {
 /// One dockerd and its client.
 #[derive(Debug)]
 pub struct Docker {
-    /// What it was started in.
-    pub sandbox: Sandbox,
+    client: Client,
     name: &'static str,
-    dir: PathBuf,
     options: Vec<String>,
     daemon: Daemon,
 }
@@ -122,7 +120,16 @@ impl Docker {
         fs::write(dir.join("daemon.json"), "{}")?;
         let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
         let daemon = Daemon::start(server(sandbox, name, &dir, &options), dir.join("log"))?;
-        let mut docker = Self { sandbox: sandbox.clone(), name, dir, options, daemon };
+        let socket = format!("unix://{}", dir.join("sock").display());
+        let home = dir.join("home").display().to_string();
+        let client = Client {
+            sandbox: sandbox.clone(),
+            dir,
+            words: vec![CLIENT.to_owned()],
+            environment: vec![("DOCKER_HOST", socket), ("HOME", home)],
+            always: Vec::new(),
+        };
+        let mut docker = Self { client, name, options, daemon };
         docker.ready()?;
         docker
             .command(&["import", "--change", "CMD [\"sh\"]"])
@@ -133,7 +140,7 @@ impl Docker {
     }
 
     fn ready(&mut self) -> Verdict {
-        let socket = self.socket();
+        let socket = self.dir.join("sock");
         let mut ended = false;
         let answered = eventually("dockerd answers", Duration::from_secs(60), || {
             ended = self.daemon.child.try_wait()?.is_some();
@@ -163,85 +170,17 @@ impl Docker {
         self.daemon.stop(Signal::SIGTERM)
     }
 
-    /// The path of the daemon's socket.
-    pub fn socket(&self) -> PathBuf {
-        self.dir.join("sock")
-    }
-
     /// The daemon, for its log.
     pub fn daemon(&self) -> &Daemon {
         &self.daemon
     }
+}
 
-    /// A new directory for a test's files.
-    pub fn folder(&self, name: &str) -> Result<PathBuf, Stop> {
-        let folder = self.dir.join("files").join(unique(name));
-        fs::create_dir_all(&folder)?;
-        Ok(folder)
-    }
+impl Deref for Docker {
+    type Target = Client;
 
-    /// The client with these words.
-    pub fn command<S: AsRef<str>>(&self, words: &[S]) -> Run {
-        Run::new(CLIENT)
-            .env("DOCKER_HOST", format!("unix://{}", self.socket().display()))
-            .env("HOME", self.dir.join("home"))
-            .args(words.iter().map(AsRef::as_ref))
-    }
-
-    /// Runs the client; its output, when it succeeds.
-    pub fn ok<S: AsRef<str>>(&self, words: &[S]) -> Result<String, Stop> {
-        self.command(words).ok()
-    }
-
-    /// `docker run --rm` with `options` and a shell script: what it printed.
-    pub fn sh(&self, options: &[&str], script: &str) -> Result<String, Stop> {
-        self.run(options, &["sh", "-c", script]).ok()
-    }
-
-    /// `docker run --rm` with `options` and a command. Without a word about the network it gets
-    /// none, which saves building one.
-    pub fn run(&self, options: &[&str], words: &[&str]) -> Run {
-        self.command(&["run", "--rm"])
-            .args(network(options))
-            .args(options)
-            .arg(image::NAME)
-            .args(words)
-    }
-
-    /// Starts a detached container that runs a shell script.
-    pub fn background(&self, options: &[&str], script: &str) -> Result<Container<'_>, Stop> {
-        self.detached(options, &["sh", "-c", script])
-    }
-
-    /// Starts a detached container.
-    pub fn detached(&self, options: &[&str], words: &[&str]) -> Result<Container<'_>, Stop> {
-        self.container("run", &["-d"], options, words)
-    }
-
-    /// Creates a container without starting it.
-    pub fn created(&self, options: &[&str], words: &[&str]) -> Result<Container<'_>, Stop> {
-        self.container("create", &[], options, words)
-    }
-
-    fn container(
-        &self,
-        verb: &str,
-        more: &[&str],
-        options: &[&str],
-        words: &[&str],
-    ) -> Result<Container<'_>, Stop> {
-        let name = unique("c");
-        // Owned before it exists, so that a failed start is removed too.
-        let mut container = Container { docker: self, name, id: String::new() };
-        let run = self.command(&[verb, "--name", &container.name]).args(more);
-        container.id =
-            run.args(network(options)).args(options).arg(image::NAME).args(words).ok()?;
-        Ok(container)
-    }
-
-    /// Starts the client on a terminal of 33 rows and 77 columns.
-    pub fn terminal(&self, words: &[&str]) -> Result<Terminal, Stop> {
-        Terminal::start(self.command(words), 33, 77)
+    fn deref(&self) -> &Client {
+        &self.client
     }
 }
 
@@ -270,99 +209,4 @@ fn server(sandbox: &Sandbox, name: &str, dir: &Path, options: &[String]) -> Run 
         .arg("--cgroup-parent")
         .arg(&sandbox.cgroup)
         .args(options)
-}
-
-fn network<'a>(options: &[&str]) -> &'a [&'a str] {
-    if options.iter().any(|option| option.starts_with("--net")) {
-        &[]
-    } else {
-        &["--network", "none"]
-    }
-}
-
-/// A name that no other test has.
-pub fn unique(stem: &str) -> String {
-    static NEXT: AtomicU32 = AtomicU32::new(1);
-    format!("{stem}{}", NEXT.fetch_add(1, Ordering::Relaxed))
-}
-
-/// A container that is removed when the test ends, however it ends.
-#[derive(Debug)]
-pub struct Container<'a> {
-    docker: &'a Docker,
-    /// Its name.
-    pub name: String,
-    /// Its full id.
-    pub id: String,
-}
-
-impl Container<'_> {
-    /// `docker VERB NAME`: its output.
-    pub fn does(&self, verb: &str) -> Result<String, Stop> {
-        self.docker.ok(&[verb, &self.name])
-    }
-
-    /// `docker VERB WORDS… NAME`: its output.
-    pub fn with(&self, verb: &str, words: &[&str]) -> Result<String, Stop> {
-        self.docker.command(&[verb]).args(words).arg(&self.name).ok()
-    }
-
-    /// `docker exec OPTIONS NAME sh -c SCRIPT`: its output.
-    pub fn exec(&self, options: &[&str], script: &str) -> Result<String, Stop> {
-        self.exec_raw(options, &["sh", "-c", script]).ok()
-    }
-
-    /// `docker exec OPTIONS NAME WORDS…`, not yet run.
-    pub fn exec_raw(&self, options: &[&str], words: &[&str]) -> Run {
-        self.docker.command(&["exec"]).args(options).arg(&self.name).args(words)
-    }
-
-    /// `docker inspect` with a Go template.
-    pub fn inspect(&self, template: &str) -> Result<String, Stop> {
-        self.docker.ok(&["inspect", "--format", template, &self.name])
-    }
-
-    /// Waits until `docker inspect` with a template answers `wanted`.
-    pub fn becomes(&self, template: &str, wanted: &str) -> Verdict {
-        let mut seen = String::new();
-        let ended = eventually(template, Duration::from_secs(30), || {
-            seen = self.inspect(template)?;
-            Ok(seen == wanted)
-        });
-        ended.map_err(|_| {
-            Stop::Fail(format!("{template} of {}: wanted {wanted}, saw {seen}", self.name))
-        })
-    }
-
-    /// Waits until its log holds `text`.
-    pub fn says(&self, text: &str) -> Verdict {
-        let mut seen = String::new();
-        let ended = eventually(text, Duration::from_secs(30), || {
-            seen = self.logs()?.all();
-            Ok(seen.contains(text))
-        });
-        ended.map_err(|_| Stop::Fail(format!("no {text:?} in the log of {}: {seen}", self.name)))
-    }
-
-    /// `docker logs`: both streams.
-    pub fn logs(&self) -> Result<Outcome, Stop> {
-        self.docker.command(&["logs", &self.name]).code(0)
-    }
-
-    /// `docker wait`: the exit code.
-    pub fn wait(&self) -> Result<i32, Stop> {
-        Ok(self.does("wait")?.parse()?)
-    }
-
-    /// The pid of its first process in the sandbox.
-    pub fn pid(&self) -> Result<Pid, Stop> {
-        Ok(Pid::from_raw(self.inspect("{{.State.Pid}}")?.parse()?))
-    }
-}
-
-impl Drop for Container<'_> {
-    fn drop(&mut self) {
-        // Gone already is fine; whatever stays is found by the leak test.
-        self.docker.command(&["rm", "-fv", &self.name]).run().ok();
-    }
 }

@@ -9,6 +9,7 @@
 //! The runtime under test is a parameter (`RUNTIME`), by default `bin/corten`. A test that the
 //! packaged runc cannot pass on some host answers [`Stop::Skip`] with the reason.
 
+pub mod client;
 pub mod command;
 pub mod docker;
 pub mod image;

@@ -1,6 +1,7 @@
 //! What goes wrong is said, and leaves nothing that stands in the way.
 
-use corten_integration::managers::docker::{Docker, RUNTIME, unique};
+use corten_integration::managers::client::unique;
+use corten_integration::managers::docker::{Docker, RUNTIME};
 use corten_integration::managers::{Verdict, check, contains, image, lacks, same};
 
 pub(crate) const TESTS: &[(&str, crate::Test)] = &[

@@ -2,7 +2,8 @@
 
 use std::fs;
 
-use corten_integration::managers::docker::{Docker, unique};
+use corten_integration::managers::client::unique;
+use corten_integration::managers::docker::Docker;
 use corten_integration::managers::{Verdict, contains, lacks, same};
 
 pub(crate) const TESTS: &[(&str, crate::Test)] = &[

@@ -4,7 +4,8 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use corten_integration::managers::docker::{Docker, unique};
+use corten_integration::managers::client::unique;
+use corten_integration::managers::docker::Docker;
 use corten_integration::managers::{Verdict, check, contains, eventually, lacks, same};
 
 pub(crate) const TESTS: &[(&str, crate::Test)] = &[

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use corten_integration::managers::docker::{Docker, unique};
+use corten_integration::managers::client::unique;
+use corten_integration::managers::docker::Docker;
 use corten_integration::managers::{Verdict, check, contains, eventually, image, lacks, same};
 use nix::sys::signal::{Signal, kill};
 

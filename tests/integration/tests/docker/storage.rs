@@ -4,7 +4,8 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
-use corten_integration::managers::docker::{Docker, unique};
+use corten_integration::managers::client::unique;
+use corten_integration::managers::docker::Docker;
 use corten_integration::managers::{Stop, Verdict, check, contains, lacks, same};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
