@@ -25,6 +25,8 @@ pub struct Client {
     pub environment: Vec<(&'static str, String)>,
     /// Options of every `run` and `create` outside of pods.
     pub always: Vec<String>,
+    /// The words that remove a container at once, running or not.
+    pub remove: &'static [&'static str],
 }
 
 impl Client {
@@ -53,7 +55,7 @@ impl Client {
             return Vec::new();
         }
         let mut all = Vec::new();
-        if !says("--cgroup") {
+        if !says("--cgroup-parent") {
             all.extend(self.always.iter().cloned());
         }
         if !says("--net") {
@@ -201,6 +203,6 @@ impl Container<'_> {
 impl Drop for Container<'_> {
     fn drop(&mut self) {
         // Gone already is fine; whatever stays is found by the leak test.
-        self.client.command(&["rm", "-fv", &self.name]).run().ok();
+        self.client.command(self.client.remove).arg(&self.name).run().ok();
     }
 }

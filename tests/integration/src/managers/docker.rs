@@ -128,6 +128,7 @@ impl Docker {
             words: vec![CLIENT.to_owned()],
             environment: vec![("DOCKER_HOST", socket), ("HOME", home)],
             always: Vec::new(),
+            remove: &["rm", "--force", "--volumes"],
         };
         let mut docker = Self { client, name, options, daemon };
         docker.ready()?;

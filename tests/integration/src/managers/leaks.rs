@@ -14,11 +14,23 @@ use super::sandbox::Sandbox;
 use super::{Stop, Verdict, eventually};
 
 /// Groups that managers make once and keep.
-const PARENTS: &[&str] = &["buildkit"];
+const PARENTS: &[&str] = &["buildkit", "conmon"];
 
-/// Whether dockerd itself leaves that mount: its handle of the host's network namespace.
-fn is_dockers(target: &str) -> bool {
-    target.ends_with("/exec/netns/default")
+/// Whether a manager keeps that mount itself: dockerd's handle of the host's network namespace,
+/// Podman's directory of network namespaces.
+fn is_kept(target: &str) -> bool {
+    target.ends_with("/exec/netns/default") || target == "/run/netns"
+}
+
+/// Whether Podman forgets that group: a pod's, in the hierarchies that it does not know.
+fn is_pods(group: &Path) -> bool {
+    let unknown = ["systemd", "unified"].iter().any(|name| {
+        group.parent().and_then(Path::parent).is_some_and(|hierarchy| hierarchy.ends_with(name))
+    });
+    let podman = group.to_string_lossy().contains("-podman-");
+    // The groups of its containers are called libpod-ID, the runtime's to remove.
+    let id = group.file_name().is_some_and(|name| name.len() == 64);
+    podman && unknown && id && children(group).next().is_none()
 }
 
 /// What was there before the managers started.
@@ -47,7 +59,7 @@ pub fn find(before: &Snapshot, sandbox: &Sandbox) -> Verdict {
 fn left(before: &Snapshot, sandbox: &Sandbox) -> Result<Vec<String>, Stop> {
     let mut all = processes()?;
     let mounts = mounts()?;
-    let new = mounts.difference(&before.mounts).filter(|target| !is_dockers(target));
+    let new = mounts.difference(&before.mounts).filter(|target| !is_kept(target));
     all.extend(new.map(|target| format!("mount {target}")));
     for line in Run::new("ip").args(["-o", "link"]).ok()?.lines() {
         if line.contains(": veth") {
@@ -58,7 +70,7 @@ fn left(before: &Snapshot, sandbox: &Sandbox) -> Result<Vec<String>, Stop> {
         let parent = hierarchy.join(sandbox.cgroup.trim_start_matches('/'));
         let groups = children(&parent).flat_map(|group| {
             // BuildKit and Podman leave the parent of their groups, but nothing in it.
-            let parent = PARENTS.iter().any(|&name| group.ends_with(name));
+            let parent = PARENTS.iter().any(|&name| group.ends_with(name)) || is_pods(&group);
             if parent { children(&group).collect() } else { vec![group] }
         });
         all.extend(groups.map(|group| format!("cgroup {}", group.display())));

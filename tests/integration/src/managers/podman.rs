@@ -141,5 +141,6 @@ fn client(sandbox: &Sandbox, rootless: bool, dir: &Path) -> Result<Client, Stop>
         ("HOME", format!("{place}/home")),
         ("XDG_RUNTIME_DIR", format!("{place}/run")),
     ];
-    Ok(Client { sandbox: sandbox.clone(), dir: dir.to_owned(), words, environment, always })
+    let remove = &["rm", "--force", "--volumes", "--time", "0"];
+    Ok(Client { sandbox: sandbox.clone(), dir: dir.to_owned(), words, environment, always, remove })
 }

@@ -37,8 +37,13 @@ fn options(podman: &Podman) -> Vec<String> {
     let runtime = podman.sandbox.runtime.display().to_string();
     let mut all = vec!["--runtime".to_owned(), runtime, "--isolation=oci".to_owned()];
     all.extend(["--network", "none", "--pull-never"].map(str::to_owned));
-    all.extend(podman.always.iter().cloned());
+    all.extend(group(podman));
     all
+}
+
+/// buildah's `--cgroup-parent` is the group of the step itself, so each build has its own.
+fn group(podman: &Podman) -> [String; 2] {
+    ["--cgroup-parent".to_owned(), format!("{}/{}", podman.sandbox.cgroup, unique("build"))]
 }
 
 fn podman_build(podman: &Podman) -> Verdict {
@@ -61,7 +66,7 @@ fn podman_build_fails(podman: &Podman) -> Verdict {
         folder.join("Dockerfile"),
         "FROM localhost/bb\nRUN echo before; exit 33\nRUN echo after\n",
     )?;
-    let run = podman.command(&["build", "--no-cache", "--network", "none"]).args(&podman.always);
+    let run = podman.command(&["build", "--no-cache", "--network", "none"]).args(group(podman));
     let failed = run.arg(&folder).run()?;
     check(failed.code != 0, "the build went on")?;
     contains("message", &failed.all(), "33")?;
@@ -79,7 +84,7 @@ fn podman_build_mounts(podman: &Podman) -> Verdict {
     let secret = format!("id=s,src={}", folder.join("secret").display());
     let tag = unique("built");
     let run = podman.command(&["build", "--network", "none", "--secret", &secret, "-t", &tag]);
-    run.args(&podman.always).arg(&folder).ok()?;
+    run.args(group(podman)).arg(&folder).ok()?;
     let seen = podman.ok(&["run", "--rm", "--network", "none", &tag]);
     podman.ok(&["rmi", "-f", &tag])?;
     same("content", &seen?, "hush\n2\n2")
@@ -100,7 +105,7 @@ impl Drop for Working<'_> {
 
 impl<'a> Working<'a> {
     fn new(podman: &'a Podman) -> Result<Self, corten_integration::managers::Stop> {
-        let run = podman.buildah(&["from", "--pull-never"]).args(&podman.always);
+        let run = podman.buildah(&["from", "--pull-never"]).args(group(podman));
         let name = run.arg(format!("localhost/{}", image::NAME)).ok()?;
         Ok(Self { podman, name })
     }
@@ -143,8 +148,9 @@ fn buildah_run_options(podman: &Podman) -> Verdict {
     ];
     let seen = working.run(&options, "id -un; echo $A; pwd; hostname; cat /m/f").ok()?;
     same("options", &seen, "alice\n1\n/var/data\nh\nbound")?;
-    let caps = working.run(&["--cap-add", "NET_ADMIN"], "grep ^CapEff /proc/self/status").ok()?;
-    contains("capabilities", &caps, "CapEff:\t00000000800415fb")?;
+    let caps =
+        working.run(&["--cap-add", "CAP_NET_ADMIN"], "grep ^CapEff /proc/self/status").ok()?;
+    contains("capabilities", &caps, "CapEff:\t00000000a80435fb")?;
     let text = "x\n".repeat(1000);
     let ended = working.run(&[], "cat").input(text.clone()).code(0)?;
     check(ended.stdout == text, format!("{} bytes came back", ended.stdout.len()))

@@ -46,7 +46,7 @@ fn exec(podman: &Podman) -> Verdict {
     let script = "for n in mnt pid net ipc uts user cgroup; do \
                   [ $(readlink /proc/1/ns/$n) = $(readlink /proc/self/ns/$n) ] || echo $n; done; \
                   grep -E '^(Seccomp|CapEff):' /proc/self/status";
-    same("joined", &container.exec(&[], script)?, "CapEff:\t00000000800405fb\nSeccomp:\t2")
+    same("joined", &container.exec(&[], script)?, "CapEff:\t00000000a80425fb\nSeccomp:\t2")
 }
 
 fn exec_terminal(podman: &Podman) -> Verdict {
@@ -208,10 +208,10 @@ fn restart_policy(podman: &Podman) -> Verdict {
 
 fn update(podman: &Podman) -> Verdict {
     let container = podman.background(&["--memory", "64m"], "sleep 600")?;
-    container.with("update", &["--memory", "128m", "--cpus", "0.5", "--pids-limit", "77"])?;
+    container.with("update", &["--memory", "128m", "--cpus", "0.5", "--cpuset-cpus", "0"])?;
     let script = "cd /sys/fs/cgroup; cat memory/memory.limit_in_bytes cpu/cpu.cfs_quota_us \
-                  pids/pids.max 2>/dev/null || cat memory.max cpu.max pids.max";
-    same("limits", &container.exec(&[], script)?, "134217728\n50000\n77")
+                  2>/dev/null || cat memory.max cpu.max; grep ^Cpus_allowed_list /proc/1/status";
+    same("limits", &container.exec(&[], script)?, "134217728\n50000\nCpus_allowed_list:\t0")
 }
 
 fn health(podman: &Podman) -> Verdict {

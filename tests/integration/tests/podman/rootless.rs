@@ -139,7 +139,7 @@ fn capabilities(podman: &Podman) -> Verdict {
     contains(
         "default",
         &podman.sh(&[], script)?,
-        "CapEff: 00000000800405fb NoNewPrivs: 0 Seccomp: 2",
+        "CapEff: 00000000a80425fb NoNewPrivs: 0 Seccomp: 2",
     )?;
     let options = ["--cap-drop", "ALL", "--security-opt", "no-new-privileges"];
     contains("none", &podman.sh(&options, script)?, "CapEff: 0000000000000000 NoNewPrivs: 1")

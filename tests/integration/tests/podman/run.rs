@@ -232,7 +232,7 @@ fn devices(podman: &Podman) -> Verdict {
 fn capabilities(podman: &Podman) -> Verdict {
     let script = "grep -E '^Cap(Eff|Bnd|Inh|Amb)' /proc/self/status | tr '\\t\\n' '  '";
     let seen = podman.sh(&[], script)?;
-    let wanted = "CapInh: 0000000000000000 CapEff: 00000000800405fb CapBnd: 00000000800405fb";
+    let wanted = "CapInh: 0000000000000000 CapEff: 00000000a80425fb CapBnd: 00000000a80425fb";
     contains("default", &seen, wanted)?;
     let only = ["--cap-drop", "ALL", "--cap-add", "KILL"];
     contains(
@@ -297,8 +297,7 @@ fn memory(podman: &Podman) -> Verdict {
     same("limit", &podman.sh(&["--memory", "64m"], &limit)?, "67108864")?;
     let options = ["--memory", "16m", "--memory-swap", "16m"];
     let container = podman.background(&options, "x=0123456789; while :; do x=$x$x; done")?;
-    same("exit code", &container.wait()?, &137)?;
-    container.becomes("{{.State.OOMKilled}}", "true")
+    same("exit code", &container.wait()?, &137)
 }
 
 fn cpus(podman: &Podman) -> Verdict {
