@@ -269,6 +269,7 @@ mod tests {
             let none = None::<&str>;
             let flags = nix::mount::MsFlags::MS_REC | nix::mount::MsFlags::MS_PRIVATE;
             nix::mount::mount(none, "/", none, flags, none).unwrap();
+            let proc_sys = std::fs::File::open("/proc/sys").unwrap();
             let bind = nix::mount::MsFlags::MS_BIND;
             let (null, file) = (Some("/dev/null"), "/proc/sys/kernel/domainname");
             nix::mount::mount(null, file, none, bind, none).unwrap();

@@ -422,7 +422,7 @@ alone! {
 alone! {
     /// P4: nothing but a procfs on /proc, through links neither.
     fn proc_and_sys_can_not_be_redirected() {
-        let mut bundle = Bundle::new();
+        let bundle = Bundle::new();
         fs::remove_dir(bundle.path("rootfs/proc")).unwrap();
         fs::create_dir(bundle.path("rootfs/bad")).unwrap();
         symlink("/bad", bundle.path("rootfs/proc")).unwrap();
