@@ -367,9 +367,7 @@ impl Mount {
             if let Some(label) = label.filter(|_| !matches!(fstype, "proc" | "sysfs" | "mqueue")) {
                 fs.push("context", Some(label));
             }
-            if context.rootless || own.has(LinuxNamespaceType::User) {
-                fs.stand_in = stand_in(fstype, own);
-            }
+            fs.stand_in = stand_in(fstype, own);
             Kind::New(fs)
         };
         if (mapped || options.idmap.is_some()) && !matches!(kind, Kind::Bind(_)) {
