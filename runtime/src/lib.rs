@@ -39,6 +39,7 @@ pub mod sys;
 pub mod sysctl;
 pub mod time;
 pub mod undo;
+pub mod update;
 pub mod userns;
 
 pub use error::{Error, Result};

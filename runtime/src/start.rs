@@ -2,22 +2,34 @@
 
 use std::time::Duration;
 
+use nix::unistd::Pid;
+
 use crate::error::{Error, Result};
 use crate::gate;
 use crate::hooks::{Hooks, Kind};
 use crate::kill;
+use crate::notify::Notify;
 use crate::state::{State, Status};
 use crate::store::{Dir, GATE};
 
 /// How long `start` waits for another command that changes the same container.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
+/// What to do about a service manager that wants to know when the container is ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// Come back when it is.
+    ForReady,
+    /// Come back at once; a process of ours tells the service manager.
+    No,
+}
+
 /// Starts the created container in `dir`, whose lock the caller holds.
 ///
 /// # Errors
 /// [`Error::Status`] when it is not `created`; what the init said when the user's program could
 /// not be executed; a poststart hook's failure, after which the container is killed.
-pub fn start(dir: &Dir, state: &State, hooks: &Hooks) -> Result<()> {
+pub fn start(dir: &Dir, state: &State, hooks: &Hooks, wait: Wait) -> Result<()> {
     let refuse = |words: &str| Err(Error::Status(words.to_owned()));
     match state.status() {
         Status::Created => {}
@@ -25,6 +37,7 @@ pub fn start(dir: &Dir, state: &State, hooks: &Hooks) -> Result<()> {
         Status::Running => return refuse("cannot start an already running container"),
         other => return refuse(&format!("cannot start a container in the {other} state")),
     }
+    let notify = Notify::from_env().map(|notify| notify.listen(dir)).transpose()?.flatten();
     gate::open(dir)?;
     dir.remove_file(GATE)?;
     if hooks.any(&[Kind::Poststart]) {
@@ -34,6 +47,13 @@ pub fn start(dir: &Dir, state: &State, hooks: &Hooks) -> Result<()> {
             // The hook's failure is the error to tell; a container that ended by itself is fine.
             let _already_ended = kill::kill(state, libc::SIGKILL, true);
         })?;
+    }
+    if let (Some(notify), Some(init)) = (notify, kill::init_pidfd(state)?) {
+        let pid = state.init.map_or(Pid::from_raw(0), |init| init.pid());
+        match wait {
+            Wait::ForReady => notify.forward(pid, &init)?,
+            Wait::No => notify.forward_aside(pid, &init)?,
+        }
     }
     Ok(())
 }

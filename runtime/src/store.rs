@@ -22,7 +22,8 @@ use crate::error::{Doing, Error, Result};
 use crate::state::{FORMAT, State};
 
 const JOURNAL: &str = "state.json";
-const JOURNAL_NEW: &str = ".state.json.new";
+/// What is to replace one of the files.
+const NEW: &str = ".new";
 const CONFIG: &str = "config.json";
 /// The gate's socket in a container's directory.
 pub const GATE: &str = "gate";
@@ -182,14 +183,25 @@ impl Dir {
     /// # Errors
     /// `ENOSPC`, `EROFS`; the old journal is then still there.
     pub fn write_state(&self, state: &State) -> Result<()> {
-        let doing = || format!("write {}", self.path.join(JOURNAL).display());
         let bytes = serde_json::to_vec(state)
-            .map_err(|error| Error::Failed(format!("{}: {error}", doing())))?;
+            .map_err(|error| Error::Failed(format!("write {JOURNAL}: {error}")))?;
+        self.replace(JOURNAL, &bytes)
+    }
+
+    /// Replaces the container's copy of its config, atomically.
+    ///
+    /// # Errors
+    /// `ENOSPC`, `EROFS`; the old copy is then still there.
+    pub fn replace_config(&self, bytes: &[u8]) -> Result<()> {
+        self.replace(CONFIG, bytes)
+    }
+
+    fn replace(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let doing = || format!("write {}", self.path.join(name).display());
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_CLOEXEC;
-        let file =
-            openat(&self.fd, JOURNAL_NEW, flags, Mode::S_IRUSR | Mode::S_IWUSR).doing(doing)?;
-        File::from(file).write_all(&bytes).doing(doing)?;
-        renameat(&self.fd, JOURNAL_NEW, &self.fd, JOURNAL).doing(doing)
+        let file = openat(&self.fd, NEW, flags, Mode::S_IRUSR | Mode::S_IWUSR).doing(doing)?;
+        File::from(file).write_all(bytes).doing(doing)?;
+        renameat(&self.fd, NEW, &self.fd, name).doing(doing)
     }
 
     /// Reads the journal.

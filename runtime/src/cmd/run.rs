@@ -11,7 +11,8 @@ use crate::cli::options::arguments;
 use crate::create::{self, Created};
 use crate::error::{Doing, Result};
 use crate::process::foreground::Foreground;
-use crate::{delete, seal, start};
+use crate::start::{self, Wait};
+use crate::{delete, seal};
 
 arguments! {
     /// The arguments of `corten run`.
@@ -43,7 +44,8 @@ pub fn run(globals: &Globals, args: &Args) -> Result<u8> {
     let store = globals.store();
     let request = args.create.request(globals, console.container)?;
     let Created { dir, lock, state, hooks, init } = create::create(&store, bundle, request)?;
-    let started = start::start(&dir, &state, &hooks);
+    let wait = if args.detach { Wait::ForReady } else { Wait::No };
+    let started = start::start(&dir, &state, &hooks, wait);
     drop(lock);
     let id = &args.create.id;
     if let Err(error) = started {

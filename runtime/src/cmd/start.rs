@@ -4,7 +4,8 @@ use crate::cli::options::arguments;
 use crate::cli::{Globals, container_id};
 use crate::error::Result;
 use crate::hooks::Hooks;
-use crate::{spec, start};
+use crate::spec;
+use crate::start::{self, Wait};
 
 arguments! {
     /// The arguments of `corten start`.
@@ -20,6 +21,6 @@ pub fn run(globals: &Globals, args: &Args) -> Result<u8> {
     let _lock = dir.lock(start::PATIENCE)?;
     let state = dir.read_state()?;
     let config = spec::parse(&dir.read_config()?)?;
-    start::start(&dir, &state, &Hooks::new(config.hooks().as_ref())?)?;
+    start::start(&dir, &state, &Hooks::new(config.hooks().as_ref())?, Wait::ForReady)?;
     Ok(0)
 }
