@@ -85,7 +85,7 @@ pub fn apparmor_enabled() -> bool {
 
 /// Whether SELinux is there and on: its file system is mounted.
 pub fn selinux_enabled() -> bool {
-    statfs("/sys/fs/selinux").is_ok_and(|fs| fs.filesystem_type().0 as i64 == SELINUX_MAGIC)
+    statfs("/sys/fs/selinux").is_ok_and(|fs| fs.filesystem_type().0 == SELINUX_MAGIC)
 }
 
 /// The files of this process that take the labels for its next exec.

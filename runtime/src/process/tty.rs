@@ -17,14 +17,13 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::fcntl::OFlag;
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
-    connect as connect_socket, recvmsg, sendmsg, setsockopt, socket, socketpair, sockopt,
+    AddressFamily, SockFlag, SockType, UnixAddr, connect as connect_socket, setsockopt, socket,
+    sockopt,
 };
 use nix::sys::stat::{SFlag, fstat, makedev};
 use nix::sys::statfs::{FsType, fstatfs};
@@ -93,8 +92,7 @@ pub fn connect(path: &Path) -> Result<OwnedFd> {
 /// # Errors
 /// The errno of the call.
 pub fn pair() -> Result<(OwnedFd, OwnedFd)> {
-    socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)
-        .doing(|| "socketpair for the console".to_owned())
+    sys::socket::pair().doing(|| "socketpair for the console".to_owned())
 }
 
 /// Receives the master that [`Pty::send`] sent.
@@ -102,21 +100,10 @@ pub fn pair() -> Result<(OwnedFd, OwnedFd)> {
 /// # Errors
 /// The sender is gone, or sent something else.
 pub fn receive(socket: BorrowedFd<'_>) -> Result<OwnedFd> {
-    let doing = || "receive the console".to_owned();
-    let mut name = [0u8; 64];
-    let mut parts = [IoSliceMut::new(&mut name)];
-    let mut control = nix::cmsg_space!([std::os::fd::RawFd; 1]);
-    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-    let message =
-        recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut control), flags).doing(doing)?;
-    for part in message.cmsgs().doing(doing)? {
-        if let ControlMessageOwned::ScmRights(fds) = part
-            && let [fd] = fds[..]
-        {
-            return Ok(sys::fds::own_received(fd));
-        }
-    }
-    Err(Error::Failed(format!("{}: nothing came", doing())))
+    let mut name = [0; 256];
+    let (_, mut fds) =
+        sys::socket::receive(socket, &mut name).doing(|| "receive the console".to_owned())?;
+    fds.pop().ok_or_else(|| Error::Failed("receive the console: nothing came".to_owned()))
 }
 
 /// Leads a new session without a controlling terminal, with or without a pty to come.
@@ -185,13 +172,8 @@ impl Pty {
     /// Nobody is on the other side.
     pub fn send(&self, socket: BorrowedFd<'_>) -> Result<()> {
         let name = self.name();
-        let fds = [self.master.as_raw_fd()];
-        let control = [ControlMessage::ScmRights(&fds)];
-        let parts = [IoSlice::new(name.as_bytes())];
-        let flags = MsgFlags::MSG_NOSIGNAL;
-        sendmsg::<()>(socket.as_raw_fd(), &parts, &control, flags, None)
+        sys::socket::send(socket, name.as_bytes(), &[self.master.as_fd()])
             .doing(|| format!("send terminal {name} to the console socket"))
-            .map(drop)
     }
 
     /// Makes it our controlling terminal and standard streams, and lets go of the master.

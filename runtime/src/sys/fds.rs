@@ -1,6 +1,6 @@
 //! Descriptors by number: the ones that the caller of the runtime left open for the container.
 
-use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, IntoRawFd, RawFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl, open};
@@ -37,11 +37,4 @@ pub fn set_cloexec(number: RawFd, on: bool) -> Result<(), Errno> {
 pub fn open_null_for_good() -> Result<RawFd, Errno> {
     // Not CLOEXEC: it becomes a standard stream.
     open(c"/dev/null", OFlag::O_RDWR, Mode::empty()).map(IntoRawFd::into_raw_fd)
-}
-
-/// Owns a descriptor that `recvmsg(2)` just delivered.
-pub fn own_received(number: RawFd) -> OwnedFd {
-    // SAFETY: the kernel made this descriptor for the message that the caller took it from, and a
-    // ControlMessageOwned does not close it; nobody else has it.
-    unsafe { OwnedFd::from_raw_fd(number) }
 }
