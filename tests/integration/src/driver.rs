@@ -519,6 +519,11 @@ impl Test {
         assert!(left.is_empty(), "{} left behind: {left:#?}", bundle.id);
     }
 
+    /// Ends the processes that a test left on purpose, its hooks' children for instance.
+    pub fn end_orphans(&self) {
+        self.oracle.end_survivors();
+    }
+
     /// The commands so far, for the report of a failure.
     pub fn log(&self) -> String {
         self.log.borrow().iter().map(|line| format!("    {line}\n")).collect()

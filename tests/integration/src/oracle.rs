@@ -62,10 +62,7 @@ impl Oracle {
     /// Lists everything that is left, removes it, and removes the test's directory.
     pub fn leaks(&self, root: &Path) -> Vec<String> {
         let mut leaks = settled(|| self.survivors().iter().map(Process::line).collect());
-        for process in self.survivors() {
-            let _ = kill(Pid::from_raw(process.pid), Signal::SIGKILL);
-        }
-        settled(|| self.survivors().iter().map(Process::line).collect());
+        self.end_survivors();
         for entry in names(root) {
             leaks.push(format!("state {entry}"));
         }
@@ -93,6 +90,14 @@ impl Oracle {
             leaks.push(format!("{}: {e}", self.dir.display()));
         }
         leaks
+    }
+
+    /// Kills what is left of our processes.
+    pub fn end_survivors(&self) {
+        for process in self.survivors() {
+            let _ = kill(Pid::from_raw(process.pid), Signal::SIGKILL);
+        }
+        settled(|| self.survivors().iter().map(Process::line).collect());
     }
 
     /// Our descendants and whoever sits in our cgroups.

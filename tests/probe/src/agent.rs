@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use crate::{report, steps, sys};
 
 /// `hook NAME FILE [MODE...]`: appends what the hook got to FILE as one line of JSON, then
-/// `exit N` (say something on stderr and fail), `sleep SECONDS`, or `hold` (leave a child that
-/// keeps all the pipes open and sleep for ever).
+/// `exit N` (say something on stderr and fail), `sleep SECONDS`, `hold` (leave a child that keeps
+/// all the pipes open for 20 seconds and sleep for ever), or `leave` (leave one and succeed).
 pub fn hook(args: &[&str]) -> Result<Value, String> {
     let (name, file) = match args {
         [name, file, ..] => (*name, *file),
@@ -41,8 +41,14 @@ pub fn hook(args: &[&str]) -> Result<Value, String> {
             std::process::exit(steps::number(code)? as i32);
         }
         Some(["sleep", seconds]) => steps::run("sleep", &[seconds]),
-        Some(["hold"]) => {
-            let _ = sys::fork();
+        Some(["hold" | "leave"]) => {
+            if let Ok(None) = sys::fork() {
+                std::thread::sleep(std::time::Duration::from_secs(20));
+                std::process::exit(0);
+            }
+            if args.get(2) == Some(&"leave") {
+                return Ok(Value::Null);
+            }
             loop {
                 std::thread::sleep(std::time::Duration::from_secs(60));
             }
