@@ -309,6 +309,33 @@ impl Cgroup {
         Ok(sub)
     }
 
+    /// The groups that a process of the container is in by now: where an exec goes when the
+    /// container's own group refuses it (`EBUSY`: systemd inside has made sub-groups) or is gone.
+    ///
+    /// # Errors
+    /// The process has gone.
+    pub fn of_process(&self, pid: Pid) -> Result<Self> {
+        let file = format!("/proc/{pid}/cgroup");
+        let text = std::fs::read_to_string(&file).doing(|| format!("read {file:?}"))?;
+        let mut record = self.record();
+        for line in text.lines() {
+            let mut parts = line.splitn(3, ':').skip(1);
+            let (Some(controllers), Some(now)) = (parts.next(), parts.next()) else { continue };
+            let found = record.groups.iter_mut().find(|group| group.controllers == controllers);
+            let Some(group) = found else { continue };
+            // What the mount shows may start below the hierarchy's root: the known path tells.
+            let now = Path::new(now.trim_start_matches('/'));
+            let known = group.path.as_os_str().len();
+            let above = now.ancestors().find(|above| above.ends_with(&group.path));
+            let hidden = above.map_or(0, |above| above.as_os_str().len() - known);
+            let shown = now.as_os_str().to_str().and_then(|now| now.get(hidden..));
+            if let Some(shown) = shown.filter(|shown| !shown.contains("..")) {
+                group.path = shown.trim_start_matches('/').into();
+            }
+        }
+        Ok(Self::open(&record))
+    }
+
     /// How many processes of the container the kernel has killed for want of memory; 0 where the
     /// kernel does not tell.
     ///

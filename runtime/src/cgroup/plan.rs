@@ -193,6 +193,10 @@ pub(super) fn check(resources: &LinuxResources) -> Result<()> {
                 return Err(wrong(json, format!("{amount} is neither bytes nor -1 (unlimited)")));
             }
         }
+        #[allow(deprecated, reason = "they are said to be ignored")]
+        if asked(memory.kernel()).is_some() || asked(memory.kernel_tcp()).is_some() {
+            tracing::warn!("Kernel memory settings are ignored and will be removed");
+        }
         if let Some(swappiness) = memory.swappiness().filter(|value| *value > 100) {
             return Err(wrong("memory.swappiness", format!("{swappiness} is not within 0 to 100")));
         }
@@ -304,6 +308,17 @@ mod tests {
         let long = format!("/{}", "x".repeat(300));
         let error = plan(serde_json::json!({ "cgroupsPath": long })).unwrap_err();
         assert!(error.to_string().starts_with("config.json: linux.cgroupsPath: "), "{error}");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_place_is_always_below_where_it_starts(path in "[./a\n]{0,12}") {
+            if let Ok(Place::Absolute(below) | Place::Relative(below)) = place(Path::new(&path)) {
+                let plain = |part| matches!(part, Component::Normal(_));
+                proptest::prop_assert!(below.components().all(plain));
+                proptest::prop_assert!(below.components().count() > 0);
+            }
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! unified hierarchy of a hybrid one, and its files in a scratch directory.
 #![allow(clippy::disallowed_methods, reason = "test processes are ordinary children")]
 
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::dir::Dir;
 use super::{Cgroup, Location, Options, Plan, Record, Version};
+use crate::sys::process::{CloneArgs, Cloned, clone3};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 const UNIFIED: &str = "/sys/fs/cgroup/unified";
@@ -455,6 +457,62 @@ fn v2_limits_reach_their_files() {
     }
 }
 
+#[test]
+fn without_permission_only_what_was_not_asked_for_is_left_out() {
+    if not_here() {
+        return;
+    }
+    let me = std::env::current_exe().unwrap();
+    let output = Command::new("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+        .arg(me)
+        .args(["--exact", "cgroup::tests::as_nobody", "--ignored"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("1 passed"), "{said} {output:?}");
+}
+
+#[test]
+#[ignore = "run by without_permission_only_what_was_not_asked_for_is_left_out"]
+fn as_nobody() {
+    let attempt = |linux: Value| -> crate::Result<Cgroup> {
+        let linux: Linux = serde_json::from_value(linux).unwrap();
+        let options = Options { id: "corten-cgroup-nobody", rootless: true, ..Options::default() };
+        let plan = Plan::new(&linux, &options)?;
+        let mut cgroup = Cgroup::locate(&plan)?;
+        cgroup.create(&plan)?;
+        cgroup.apply(&plan)?;
+        cgroup.join(nix::unistd::getpid(), false)?;
+        Ok(cgroup)
+    };
+    let cgroup = attempt(json!({})).unwrap();
+    assert_eq!((cgroup.version(), cgroup.record().groups.len()), (Version::None, 0));
+    cgroup.remove().unwrap();
+    assert!(!cgroup.is_frozen().unwrap() && cgroup.pids().unwrap().is_empty());
+    let error = attempt(json!({"resources": {"pids": {"limit": 5}}})).unwrap_err().to_string();
+    assert_eq!(error, "cannot set pids limit: container could not join or create cgroup");
+    let error = attempt(json!({"cgroupsPath": "/corten-cgroup-nobody"})).unwrap_err();
+    assert!(error.to_string().ends_with("permission denied"), "{error}");
+}
+
+#[test]
+fn an_exec_can_follow_the_first_process_into_its_own_group() {
+    if not_here() {
+        return;
+    }
+    let (mut own, _plan) = Own::create("moved", &json!({}));
+    let pid = own.shell("sleep 100");
+    let sub = own.dir("pids").join("inner");
+    std::fs::create_dir(&sub).unwrap();
+    std::fs::write(sub.join("cgroup.procs"), pid.to_string()).unwrap();
+    let follow = own.cgroup.of_process(pid).unwrap().record();
+    for group in follow.groups {
+        let inner = group.path.ends_with("moved/inner");
+        assert_eq!(inner, group.controllers == "pids", "{group:?}");
+    }
+}
+
 /// `cargo test --release -- --ignored --nocapture measure`
 #[test]
 #[ignore = "a measurement"]
@@ -477,9 +535,9 @@ fn measure() {
         let mut child = Command::new("sleep").arg("100").spawn().unwrap();
         let pid = Pid::from_raw(child.id() as i32);
         std::thread::sleep(Duration::from_millis(1));
-        let all = Instant::now();
+        let start = Instant::now();
         let mut own = Own::located(&plan);
-        note("locate", all);
+        note("locate", start);
         let start = Instant::now();
         own.cgroup.create(&plan).unwrap();
         note("create", start);
@@ -495,7 +553,28 @@ fn measure() {
         let start = Instant::now();
         own.cgroup.join(pid, false).unwrap();
         note("join again, with v2", start);
-        note("locate to join", all);
+        for into in [false, true] {
+            let fd = own.cgroup.clone_fd().unwrap();
+            let cgroup = fd.as_ref().map(AsFd::as_fd).filter(|_| into);
+            let start = Instant::now();
+            let args = CloneArgs { cgroup, ..CloneArgs::default() };
+            match clone3(&args).unwrap() {
+                Cloned::Child => loop {
+                    std::thread::park();
+                },
+                Cloned::Parent(pid, _fd) => {
+                    note(if into { "clone into v2" } else { "clone" }, start);
+                    if !into {
+                        let start = Instant::now();
+                        let v2 = own.cgroup.v2().unwrap().procs().unwrap();
+                        crate::cgroup::dir::write_all(&v2, &pid.to_string()).unwrap();
+                        note("join v2 alone", start);
+                    }
+                    nix::sys::signal::kill(pid, nix::sys::signal::SIGKILL).unwrap();
+                    nix::sys::wait::waitpid(pid, None).unwrap();
+                }
+            }
+        }
         child.kill().unwrap();
         child.wait().unwrap();
         let start = Instant::now();
