@@ -20,6 +20,7 @@ use crate::error::{Doing, Error, Result};
 use crate::gate::Gate;
 use crate::hooks::{Hooks, Kind};
 use crate::init::{self, Inheritance};
+use crate::namespaces::Joins;
 use crate::notify::Notify;
 use crate::plan::Plan;
 use crate::process::fds::Inherited;
@@ -133,18 +134,24 @@ fn build(
         Some(Moment::Before) => Sources::open(&plan.rootfs, Moment::Before)?,
         _ => Sources::none(),
     };
-    let clone_into = cgroup.as_ref().map(Cgroup::clone_fd).transpose()?.flatten();
+    let middle = joins.need_middle(plan.namespaces.is_new(LinuxNamespaceType::User));
+    let clone_into = match &cgroup {
+        Some(cgroup) if !middle => cgroup.clone_fd()?,
+        _ => None,
+    };
     let seats = cgroup.as_ref().map(|cgroup| cgroup.seats(clone_into.is_some())).transpose()?;
     if geteuid().is_root() {
         // Before anything in a joined pid namespace can see the init (CVE-2016-9962). An ordinary
         // user's init must stay open for newuidmap until it is mapped.
         prctl::set_dumpable(false).doing(|| "prctl PR_SET_DUMPABLE".to_owned())?;
     }
+    let proc = host::Proc::open()?;
     let birth = Birth {
         new: plan.namespaces.clone_flags(),
-        user: joins.user(),
-        pid: joins.pid(),
-        time: plan.namespaces.time_offsets(),
+        joins: middle.then_some(&joins),
+        user: None,
+        pid: joins.pid().filter(|_| !middle),
+        time: plan.namespaces.time_offsets().map(|offsets| (proc.as_fd(), offsets)),
         cgroup: clone_into.as_ref().map(AsFd::as_fd),
     };
     let Some(init) = spawn(&birth)? else {
@@ -153,7 +160,8 @@ fn build(
             plan,
             state,
             seats: seats.unwrap_or_default(),
-            joins,
+            proc,
+            joins: if middle { Joins::default() } else { joins },
             sources,
             moment,
             console: request.console,
@@ -176,7 +184,7 @@ fn build(
         to_init.send_fds(&Sources::open_in(&plan.rootfs, &init.pidfd)?.fds())?;
     }
     if let Some(score) = plan.process.oom_score_adj {
-        oom::write(host::Proc::open()?.as_fd(), init.pid, score, request.rootless)?;
+        oom::write(proc.as_fd(), init.pid, score, request.rootless)?;
     }
     converse(&to_init, &Runtime { plan, state, init: &init }, cgroup.as_ref())?;
 

@@ -16,7 +16,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{Pid, geteuid};
 use oci_spec::runtime::{LinuxNamespaceType, Process as OciProcess, Spec};
 
-use crate::cgroup::{Cgroup, Seats};
+use crate::cgroup::Seats;
 use crate::create::{died, end};
 use crate::error::{Doing, Error, Result};
 use crate::init::hand_over;
@@ -118,17 +118,21 @@ pub fn exec(target: &Target, process: &OciProcess, path: &str, request: Request)
         (None, []) => None,
         (None, _) => return Err(Error::Usage("--cgroup: the container has none".to_owned())),
     };
-    let clone_into = cgroup.as_ref().map(Cgroup::clone_fd).transpose()?.flatten();
+    let privileged = geteuid().is_root();
+    let user = (!privileged && namespaces.has(LinuxNamespaceType::User)).then(|| init.as_fd());
+    let clone_into = match &cgroup {
+        Some(cgroup) if user.is_none() => cgroup.clone_fd()?,
+        _ => None,
+    };
     let seats = cgroup.as_ref().map(|cgroup| cgroup.seats(clone_into.is_some())).transpose()?;
     let (to_child, to_parent) = sync::pair()?;
-    let privileged = geteuid().is_root();
     if privileged {
         prctl::set_dumpable(false).doing(|| "prctl PR_SET_DUMPABLE".to_owned())?;
     }
     let score = plan.oom_score_adj;
     let birth = Birth {
         pid: namespaces.has(LinuxNamespaceType::Pid).then(|| init.as_fd()),
-        user: (!privileged && namespaces.has(LinuxNamespaceType::User)).then(|| init.as_fd()),
+        user,
         cgroup: clone_into.as_ref().map(AsFd::as_fd),
         ..Birth::default()
     };

@@ -39,7 +39,9 @@ pub struct Inheritance<'a> {
     pub state: &'a State,
     /// Its places in the cgroups.
     pub seats: Seats,
-    /// Namespaces to join.
+    /// The host's.
+    pub proc: host::Proc,
+    /// Namespaces to join, unless a middle process did.
     pub joins: Joins,
     /// Mount sources, if they were opened before the clone.
     pub sources: Sources,
@@ -80,9 +82,8 @@ fn prepare<'a>(mut from: Inheritance<'a>, to_parent: &ToParent) -> Result<Progra
     prctl::set_pdeathsig(Signal::SIGKILL).doing(|| "prctl PR_SET_PDEATHSIG".to_owned())?;
     prctl::set_name(c"corten:init").doing(|| "prctl PR_SET_NAME".to_owned())?;
     from.seats.take()?;
-    let proc = host::Proc::open()?;
-    let attributes = Attributes::open(proc.as_fd(), &plan.process.lsm)?;
-    let sysctls = proc.sysctls()?;
+    let attributes = Attributes::open(from.proc.as_fd(), &plan.process.lsm)?;
+    let sysctls = from.proc.sysctls()?;
     from.joins.enter()?;
     if plan.namespaces.is_new(User) {
         to_parent.wait(Go::Mapped)?;
@@ -124,7 +125,7 @@ fn prepare<'a>(mut from: Inheritance<'a>, to_parent: &ToParent) -> Result<Progra
         namespaces::set_domainname(domainname)?;
     }
     plan.sysctl.apply(sysctls.as_fd())?;
-    drop((proc, sysctls));
+    drop((from.proc, sysctls));
     root.make_cwd(plan.process.cwd.path())?;
     match from.console {
         Some(socket) => {

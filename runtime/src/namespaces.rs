@@ -5,13 +5,18 @@
 //! takes effect for children only. Joined ones are opened by the parent, in the administrator's
 //! view, and their type is asked of the kernel, so that a wrong path can't put a container into
 //! another kind of namespace. See runtime-spec, config-linux.md, Namespaces; namespaces(7).
+//!
+//! Order: beside a user namespace, new or joined, the others are entered first, with the caller's
+//! rights; what those don't suffice for comes after the user namespace, with its rights. That takes
+//! a middle process ([`Joins::need_middle`]). Without a user namespace the init enters them itself.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, fstat, stat};
 use oci_spec::runtime::{LinuxNamespaceType, LinuxTimeOffset, Spec};
 
 use crate::error::{Doing, Error, Result};
@@ -179,7 +184,9 @@ impl Plan {
         let mut joins = Joins::default();
         for join in &self.joined {
             let shown = join.path.display();
-            let fd = open(&join.path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
+            // NONBLOCK: a fifo must not stop us.
+            let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+            let fd = open(&join.path, flags, Mode::empty())
                 .doing(|| format!("{}.path: open {shown}", join.at))?;
             let found = sys::ns::kind(&fd);
             if found != Ok(join.kind as i32) {
@@ -188,7 +195,10 @@ impl Plan {
                     format!("{shown} is not a {} namespace", word(join.kind)),
                 ));
             }
-            joins.0.push((join.kind, fd));
+            // setns(2) answers EINVAL to the user namespace that we are in.
+            if join.kind != LinuxNamespaceType::User || !is_our_user_namespace(&fd)? {
+                joins.0.push((join.kind, fd));
+            }
         }
         // The mount namespace last: behind it the host's paths are gone.
         joins.0.sort_by_key(|(kind, _)| *kind == LinuxNamespaceType::Mount);
@@ -229,17 +239,55 @@ impl Joins {
         self.0.iter().find(|(kind, _)| *kind == wanted).map(|(_, fd)| fd.as_fd())
     }
 
-    /// Enters all but the two that a process is born in.
+    /// Whether a middle process has to enter them, `with_new_user` being about to make a user
+    /// namespace: from within that, those of the host can't be entered any more.
+    pub fn need_middle(&self, with_new_user: bool) -> bool {
+        self.user().is_some() || (with_new_user && !self.0.is_empty())
+    }
+
+    /// Enters all but the pid namespace, which a process is born in; for the init, where no user
+    /// namespace is in play.
     ///
     /// # Errors
     /// `EPERM` without rights over one.
     pub fn enter(self) -> Result<()> {
-        let born = [LinuxNamespaceType::User, LinuxNamespaceType::Pid];
-        for (kind, fd) in self.0.iter().filter(|(kind, _)| !born.contains(kind)) {
-            setns(fd, *kind as i32).doing(|| format!("join the {} namespace", word(*kind)))?;
+        for (kind, fd) in self.0.iter().filter(|(kind, _)| *kind != LinuxNamespaceType::Pid) {
+            enter_one(*kind, fd)?;
         }
         Ok(())
     }
+
+    /// Enters all, for the children that will be born.
+    ///
+    /// # Errors
+    /// `EPERM` without rights over one, neither the caller's nor the user namespace's.
+    pub fn enter_as_middle(&self) -> Result<()> {
+        let others = self.0.iter().filter(|(kind, _)| *kind != LinuxNamespaceType::User);
+        let mut later = Vec::new();
+        for (kind, fd) in others {
+            match enter_one(*kind, fd) {
+                Err(error) if error.errno() == Some(Errno::EPERM) && self.user().is_some() => {
+                    later.push((*kind, fd));
+                }
+                other => other?,
+            }
+        }
+        if let Some(user) = self.user() {
+            enter_one(LinuxNamespaceType::User, user)?;
+        }
+        later.into_iter().try_for_each(|(kind, fd)| enter_one(kind, fd))
+    }
+}
+
+fn enter_one(kind: LinuxNamespaceType, fd: impl AsFd) -> Result<()> {
+    setns(fd, kind as i32).doing(|| format!("join the {} namespace", word(kind)))
+}
+
+fn is_our_user_namespace(namespace: impl AsFd) -> Result<bool> {
+    let doing = || "stat /proc/self/ns/user".to_owned();
+    let ours = stat("/proc/self/ns/user").doing(doing)?;
+    let theirs = fstat(namespace).doing(doing)?;
+    Ok((ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino))
 }
 
 /// Sets the loopback interface up, in a new network namespace, as everybody expects of one.
@@ -251,8 +299,12 @@ pub fn loopback_up() -> Result<()> {
     let control = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
         .doing(doing)?;
     let flags = sys::ns::interface_flags(&control, b"lo").doing(doing)?;
-    let up = flags | libc::IFF_UP as libc::c_short;
-    sys::ns::set_interface_flags(&control, b"lo", up).doing(doing)
+    let up = libc::IFF_UP as libc::c_short;
+    sys::ns::set_interface_flags(&control, b"lo", flags | up).doing(doing)?;
+    match sys::ns::interface_flags(&control, b"lo").doing(doing)? & up {
+        0 => Err(Error::Failed(format!("{}: it stays down", doing()))),
+        _ => Ok(()),
+    }
 }
 
 /// Sets the NIS domain name of this uts namespace.

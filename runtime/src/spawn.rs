@@ -2,19 +2,24 @@
 //!
 //! New namespaces come with `clone3`. Joining a pid namespace, and making a time namespace, take
 //! effect only for children, so the caller joins first, clones, and goes back. Joining a user
-//! namespace can't be taken back, so only then does a middle process do the joining and the clone;
-//! it clones with `CLONE_PARENT`, so the caller waits for the container's process as its own child
-//! in either case, and hands over its pid and pidfd.
+//! namespace can't be taken back, and from within a new one others can't be joined, so only then
+//! does a middle process do the joining and the clone; it clones with `CLONE_PARENT`, so the caller
+//! waits for the container's process as its own child in either case, and hands over its pid and
+//! pidfd.
 
 use std::fs::File;
+use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::stat::Mode;
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
 use crate::error::{Doing, Error, Result};
+use crate::namespaces::Joins;
 use crate::sys::process::{CloneArgs, Cloned, clone3, exit_now, setns};
 use crate::sys::socket;
 
@@ -23,13 +28,16 @@ use crate::sys::socket;
 pub struct Birth<'fd> {
     /// New namespaces: `CLONE_NEW*`, without cgroup and time.
     pub new: u64,
-    /// A user namespace to make the process in, by namespace fd or pidfd.
+    /// Namespaces that a middle process must enter, [`Joins::need_middle`].
+    pub joins: Option<&'fd Joins>,
+    /// A user namespace to make the process in, by the pidfd of a process in it.
     pub user: Option<BorrowedFd<'fd>>,
     /// A pid namespace to make the process in, by namespace fd or pidfd.
     pub pid: Option<BorrowedFd<'fd>>,
-    /// A new time namespace, with these lines for `/proc/self/timens_offsets`.
-    pub time: Option<&'fd str>,
-    /// A cgroup v2 directory to be born in.
+    /// A new time namespace: the host's /proc, and the lines for its `self/timens_offsets`.
+    pub time: Option<(BorrowedFd<'fd>, &'fd str)>,
+    /// A cgroup v2 directory to be born in. Not with a middle process, which may have no right to
+    /// it any more.
     pub cgroup: Option<BorrowedFd<'fd>>,
 }
 
@@ -47,9 +55,9 @@ pub struct Child {
 /// # Errors
 /// When a namespace can't be joined or made.
 pub fn spawn(birth: &Birth<'_>) -> Result<Option<Child>> {
-    match birth.user {
-        Some(user) => through_middle(user, birth),
-        None => directly(birth),
+    match (birth.user, birth.joins) {
+        (None, None) => directly(birth),
+        _ => through_middle(birth),
     }
 }
 
@@ -74,12 +82,18 @@ fn make(birth: &Birth<'_>, flags: u64) -> Result<Cloned> {
     if let Some(pid) = birth.pid {
         setns(pid, libc::CLONE_NEWPID).doing(|| "join the pid namespace".to_owned())?;
     }
-    if let Some(offsets) = birth.time {
+    if let Some((proc, offsets)) = birth.time {
         unshare(CloneFlags::from_bits_retain(libc::CLONE_NEWTIME))
             .doing(|| "make a time namespace".to_owned())?;
         if !offsets.is_empty() {
-            std::fs::write("/proc/self/timens_offsets", offsets)
-                .doing(|| format!("write {offsets:?} to /proc/self/timens_offsets"))?;
+            let doing = || format!("write {offsets:?} to /proc/self/timens_offsets");
+            let file = openat(
+                proc,
+                "self/timens_offsets",
+                OFlag::O_WRONLY | OFlag::O_CLOEXEC,
+                Mode::empty(),
+            );
+            File::from(file.doing(doing)?).write_all(offsets.as_bytes()).doing(doing)?;
         }
     }
     let args = CloneArgs { flags: birth.new | flags, cgroup: birth.cgroup };
@@ -117,15 +131,24 @@ impl Back {
 /// The middle process's exit status when it has reported an error.
 const MIDDLE_FAILED: i32 = 1;
 
-fn through_middle(user: BorrowedFd<'_>, birth: &Birth<'_>) -> Result<Option<Child>> {
+/// Joins what can't be left again.
+fn enter(birth: &Birth<'_>) -> Result<()> {
+    match (birth.joins, birth.user) {
+        (Some(joins), _) => joins.enter_as_middle(),
+        (None, Some(user)) => {
+            setns(user, libc::CLONE_NEWUSER).doing(|| "join the user namespace".to_owned())
+        }
+        (None, None) => Ok(()),
+    }
+}
+
+fn through_middle(birth: &Birth<'_>) -> Result<Option<Child>> {
     let (ours, theirs) = socket::pair().doing(|| "make a socket pair".to_owned())?;
     let middle = match clone3(&CloneArgs::default()).doing(|| "clone a process".to_owned())? {
         Cloned::Parent(pid, _) => pid,
         Cloned::Child => {
             drop(ours);
-            let made = setns(user, libc::CLONE_NEWUSER)
-                .doing(|| "join the user namespace".to_owned())
-                .and_then(|()| make(&Birth { cgroup: None, ..*birth }, libc::CLONE_PARENT as u64));
+            let made = enter(birth).and_then(|()| make(birth, libc::CLONE_PARENT as u64));
             return match made {
                 Ok(Cloned::Child) => Ok(None),
                 Ok(Cloned::Parent(pid, pidfd)) => {
