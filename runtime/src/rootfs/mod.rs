@@ -168,8 +168,7 @@ impl Root<'_> {
             let null = self.null.take();
             mask::mask(&mounter(&self.kernel, self.plan, &self.root), &self.plan.masked, null)?;
         }
-        pivot::pivot(&self.kernel, self.plan, self.root.as_fd())?;
-        pivot::propagate(&self.kernel, self.plan, self.root.as_fd())
+        pivot::pivot(&self.kernel, self.plan, self.root.as_fd())
     }
 
     /// Makes the process's working directory if it is missing, as runc does.
@@ -183,7 +182,7 @@ impl Root<'_> {
     }
 
     /// Everything that takes rights away: read-only mounts, read-only paths, masks, the read-only
-    /// root. The umask is 022 afterwards.
+    /// root; then `linux.rootfsPropagation`. The umask is 022 afterwards.
     ///
     /// # Errors
     /// The path and the errno.
@@ -201,6 +200,8 @@ impl Root<'_> {
                 .make(&self.root, attr::RDONLY)
                 .doing(|| "make the root read-only".to_owned())?;
         }
+        // Last: nothing could be cloned from an unbindable mount.
+        pivot::propagate(&self.kernel, self.plan, self.root.as_fd())?;
         umask(Mode::from_bits_truncate(0o022));
         Ok(())
     }

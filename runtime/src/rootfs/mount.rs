@@ -57,7 +57,7 @@ impl Mounter<'_> {
                 .set_propagation(mounted.as_fd(), *propagation)
                 .doing(|| "set propagation".to_owned())?;
         }
-        verify(&mounted, mount.attrs.set | mount.recursive.set)?;
+        verify(&mounted, merged(mount).set)?;
         Ok(mount.readonly_late.then_some(mounted))
     }
 
@@ -313,7 +313,7 @@ impl Mounter<'_> {
     }
 }
 
-/// The attributes of a mount with nothing below it.
+/// The attributes that the mount itself ends up with: the recursive ones come second.
 pub(super) fn merged(mount: &Mount) -> Attrs {
     let (own, all) = (mount.attrs, mount.recursive);
     let atime = if all.clear & attr::ATIME != 0 { all } else { own }.set & attr::ATIME;
