@@ -119,9 +119,9 @@ fn build(
     dir.write_state(state)?;
 
     if let Some(cgroup) = &mut cgroup {
+        cgroup.create(&plan.cgroup)?;
         let made = Cgroup::open(&cgroup.record());
         undo.push("cgroup", move || made.remove());
-        cgroup.create(&plan.cgroup)?;
         state.cgroup = Some(cgroup.record());
         cgroup.apply(&plan.cgroup)?;
     }

@@ -9,7 +9,7 @@
 //! that create fails where start would.
 
 use std::ffi::CString;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::Mode;
@@ -90,6 +90,8 @@ pub struct Program<'a> {
     /// The capabilities to go down to after that.
     caps: Sets,
     inherited: Inherited,
+    /// Kept until the parent has fetched it.
+    listener: Option<OwnedFd>,
 }
 
 impl<'a> Program<'a> {
@@ -150,12 +152,19 @@ impl<'a> Program<'a> {
         }
         let first = plan.args.first().ok_or_else(|| Error::Failed("no program".to_owned()))?;
         let path = exec_path::look_up(first, &plan.env)?;
-        if let Some(early) = filter.take_if(|filter| filter.listener().is_some())
-            && let Some(listener) = early.load()?
-        {
+        let mut listener = None;
+        if let Some(early) = filter.take_if(|filter| filter.listener().is_some()) {
+            listener = early.load()?;
+        }
+        if let Some(listener) = &listener {
             to_parent.report(&Report::Listener(listener.as_raw_fd()))?;
         }
-        Ok(Self { path, plan, filter, caps, inherited })
+        Ok(Self { path, plan, filter, caps, inherited, listener })
+    }
+
+    /// The parent has the listener: from now on the agent's is the only one, and its end is seen.
+    pub fn let_go(&mut self) {
+        self.listener = None;
     }
 
     /// Becomes the program. Returns only if that fails.
