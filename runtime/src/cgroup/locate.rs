@@ -123,8 +123,7 @@ fn below<'own>(own: &'own str, root: &Path, mount: &Path) -> Result<&'own Path> 
     let plain = |path: &&Path| path.components().all(|c| matches!(c, Component::Normal(_)));
     Path::new(own).strip_prefix(root).ok().filter(plain).ok_or_else(|| {
         Error::Unsupported(format!(
-            "our own cgroup {own:?} is not below {:?}: give an absolute linux.cgroupsPath",
-            mount
+            "our own cgroup {own:?} is not below {mount:?}: give an absolute linux.cgroupsPath"
         ))
     })
 }

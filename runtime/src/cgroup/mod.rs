@@ -3,7 +3,7 @@
 //! The order is the caller's to keep, and each step says what it needs:
 //! [`Plan::new`] (pure) → [`Cgroup::locate`] → the caller journals [`Cgroup::record`] →
 //! [`Cgroup::create`] → [`Cgroup::apply`] → the process is born in the group
-//! ([`Cgroup::clone_fd`]) or moved there ([`Cgroup::join`]). Limits come before the process, so
+//! ([`Cgroup::clone_fd`]) or goes there by itself ([`Cgroup::entrance`]). Limits come before the process, so
 //! that it never runs without them; the devices may come later ([`Cgroup::apply_devices`]), as
 //! mounting a file system in the container can need a device that the container may not use.
 //! After a crash, or in another command, [`Cgroup::open`] takes the record up again.
@@ -149,10 +149,10 @@ impl Group {
     }
 
     /// The file to write pids to. Half of the groups need no other, so it is opened by its path.
-    fn procs(&self) -> Result<OwnedFd, Errno> {
+    fn writable(&self, file: &str) -> Result<OwnedFd, Errno> {
         match self.dir.get() {
-            Some(dir) => dir.file("cgroup.procs", nix::fcntl::OFlag::O_WRONLY),
-            None => dir::open_plain(&self.path.join("cgroup.procs"), nix::libc::O_WRONLY),
+            Some(dir) => dir.file(file, nix::fcntl::OFlag::O_WRONLY),
+            None => dir::open_plain(&self.path.join(file), nix::libc::O_WRONLY),
         }
     }
 
@@ -239,7 +239,7 @@ impl Cgroup {
     }
 
     /// Moves a process and all its threads into every group; into all but the v2 one when it was
-    /// born there.
+    /// born there. [`Cgroup::entrance`] is better by far where the process is our own child.
     ///
     /// # Errors
     /// `ESRCH` when the process has gone, `ENOENT` when a group has, `EBUSY` when the v2 group has
@@ -247,7 +247,8 @@ impl Cgroup {
     pub fn join(&self, pid: Pid, born_in_v2: bool) -> Result<()> {
         let text = pid.to_string();
         for group in self.groups.iter().filter(|group| !(born_in_v2 && group.is_v2())) {
-            let joined = group.procs().and_then(|file| dir::write_all(&file, &text));
+            let joined =
+                group.writable("cgroup.procs").and_then(|file| dir::write_all(&file, &text));
             match joined {
                 Err(errno) if self.lenient && no_permission(errno) => {
                     tracing::debug!("going on outside of {:?}: {}", group.path, errno.desc());
@@ -259,21 +260,28 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Opened `cgroup.procs` files, so that a process can move itself by writing "0" to each,
-    /// while its parent does something else. Same groups as [`Cgroup::join`].
+    /// The fast way in: files opened here, with the parent's rights, through which a child puts
+    /// itself into every group; into all but the v2 one when it is born there.
     ///
     /// # Errors
     /// A group is gone, or its file may not be written.
-    pub fn procs_files(&self, born_in_v2: bool) -> Result<Vec<OwnedFd>> {
+    pub fn entrance(&self, born_in_v2: bool) -> Result<Entrance> {
         let wanted = self.groups.iter().filter(|group| !(born_in_v2 && group.is_v2()));
         let mut files = Vec::with_capacity(self.groups.len());
         for group in wanted {
-            match group.procs() {
+            // v2 can't move a single thread from one group to another; nobody has two.
+            let file = if group.is_v2() { "cgroup.procs" } else { "tasks" };
+            match group.writable(file) {
                 Err(errno) if self.lenient && no_permission(errno) => {}
-                other => files.push(other.doing(|| format!("join {:?}", group.path))?),
+                other => {
+                    files.push((
+                        other.doing(|| format!("join {:?}", group.path))?,
+                        group.path.clone(),
+                    ));
+                }
             }
         }
-        Ok(files)
+        Ok(Entrance { files })
     }
 
     /// The sub-groups that `exec --cgroup` names: `path` in every hierarchy, or
@@ -350,6 +358,30 @@ impl Cgroup {
             Err(Errno::ENOENT | Errno::ENODEV) => Ok(0),
             Err(errno) => Err(errno).doing(|| format!("read {:?}", dir.path().join(file))),
         }
+    }
+}
+
+/// The files through which a process enters the groups by itself.
+///
+/// To move another process the kernel stops all forks and exits of the machine, for which it waits
+/// until every processor has been through its scheduler: some 8 ms when nothing was moved just
+/// before, which is more than all the rest of a container's creation. A thread that moves itself
+/// (Linux 5.6) waits for nothing.
+#[derive(Debug)]
+pub struct Entrance {
+    files: Vec<(OwnedFd, PathBuf)>,
+}
+
+impl Entrance {
+    /// Moves the calling thread, which must be its process's only one.
+    ///
+    /// # Errors
+    /// As [`Cgroup::join`].
+    pub fn enter(self) -> Result<()> {
+        for (file, path) in &self.files {
+            dir::write_all(file, "0").doing(|| format!("move into the cgroup {path:?}"))?;
+        }
+        Ok(())
     }
 }
 

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use oci_spec::runtime::{Linux, LinuxResources};
 use serde_json::{Value, json};
@@ -383,6 +384,38 @@ fn what_this_host_lacks_is_an_error_before_anything_is_made() {
 }
 
 #[test]
+fn a_child_enters_by_itself() {
+    if not_here() {
+        return;
+    }
+    for born in [false, true] {
+        let (own, _plan) = Own::create(if born { "born" } else { "enter" }, &json!({}));
+        let fd = own.cgroup.clone_fd().unwrap();
+        let cgroup = fd.as_ref().map(AsFd::as_fd).filter(|_| born);
+        let entrance = own.cgroup.entrance(born && cgroup.is_some()).unwrap();
+        match clone3(&CloneArgs { cgroup, ..CloneArgs::default() }).unwrap() {
+            Cloned::Child => {
+                drop(entrance.enter());
+                loop {
+                    std::thread::park();
+                }
+            }
+            Cloned::Parent(pid, _fd) => {
+                let file = format!("/proc/{pid}/cgroup");
+                let ours = |line: &str| line.contains("corten-cgroup-test");
+                let foreign = |line: &str| line.contains(":name=") && !line.contains("systemd");
+                eventually("it is in all groups", || {
+                    let groups = std::fs::read_to_string(&file).unwrap();
+                    groups.lines().all(|line| ours(line) || foreign(line))
+                });
+                own.cgroup.kill_all(PATIENCE).unwrap();
+                nix::sys::wait::waitpid(pid, None).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
 fn sub_groups_of_an_exec_stay_inside() {
     if not_here() {
         return;
@@ -528,13 +561,14 @@ fn measure() {
     };
     // Docker's parent is always there.
     let _parent = Own::create("keeper", &json!({}));
-    for round in 0..300 {
+    let gap = std::env::var("GAP").ok().and_then(|ms| ms.parse().ok()).unwrap_or(1);
+    for round in 0..100 {
         let start = Instant::now();
         let plan = plan_with(&format!("measure{round}"), &resources);
         note("plan", start);
         let mut child = Command::new("sleep").arg("100").spawn().unwrap();
         let pid = Pid::from_raw(child.id() as i32);
-        std::thread::sleep(Duration::from_millis(1));
+        std::thread::sleep(Duration::from_millis(gap));
         let start = Instant::now();
         let mut own = Own::located(&plan);
         note("locate", start);
@@ -548,30 +582,31 @@ fn measure() {
         own.cgroup.apply_devices(&plan).unwrap();
         note("devices", start);
         let start = Instant::now();
-        own.cgroup.join(pid, true).unwrap();
-        note("join v1", start);
-        let start = Instant::now();
-        own.cgroup.join(pid, false).unwrap();
-        note("join again, with v2", start);
-        for into in [false, true] {
+        if std::env::var_os("JOIN").is_some() {
+            own.cgroup.join(pid, false).unwrap();
+        }
+        note("join", start);
+        for (name, born, enter) in [
+            ("clone", false, false),
+            ("clone, enter", false, true),
+            ("clone into v2, enter", true, true),
+        ] {
             let fd = own.cgroup.clone_fd().unwrap();
-            let cgroup = fd.as_ref().map(AsFd::as_fd).filter(|_| into);
+            let cgroup = fd.as_ref().map(AsFd::as_fd).filter(|_| born);
             let start = Instant::now();
-            let args = CloneArgs { cgroup, ..CloneArgs::default() };
-            match clone3(&args).unwrap() {
-                Cloned::Child => loop {
-                    std::thread::park();
-                },
+            let entrance = own.cgroup.entrance(born).unwrap();
+            match clone3(&CloneArgs { cgroup, ..CloneArgs::default() }).unwrap() {
+                Cloned::Child => {
+                    let entered = if enter { entrance.enter().is_ok() } else { true };
+                    // The copy of a test process must not run what a test does when it ends.
+                    let signal = if entered { Signal::SIGKILL } else { Signal::SIGABRT };
+                    nix::sys::signal::kill(nix::unistd::getpid(), signal).unwrap();
+                    unreachable!()
+                }
                 Cloned::Parent(pid, _fd) => {
-                    note(if into { "clone into v2" } else { "clone" }, start);
-                    if !into {
-                        let start = Instant::now();
-                        let v2 = own.cgroup.v2().unwrap().procs().unwrap();
-                        crate::cgroup::dir::write_all(&v2, &pid.to_string()).unwrap();
-                        note("join v2 alone", start);
-                    }
-                    nix::sys::signal::kill(pid, nix::sys::signal::SIGKILL).unwrap();
-                    nix::sys::wait::waitpid(pid, None).unwrap();
+                    let status = nix::sys::wait::waitpid(pid, None).unwrap();
+                    assert!(format!("{status:?}").contains("SIGKILL"), "{status:?}");
+                    note(name, start);
                 }
             }
         }
