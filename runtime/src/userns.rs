@@ -15,7 +15,7 @@ use crate::error::{Doing, Error, Result};
 
 /// How many lines a map may have (Linux 4.15).
 const MAX_LINES: usize = 340;
-/// Where the helpers are when `PATH` is empty, as it is under most managers.
+/// Where the helpers are, before `PATH`, which is empty under most managers.
 const HELPER_DIRECTORIES: [&str; 4] = ["/usr/bin", "/bin", "/usr/local/bin", "/usr/sbin"];
 
 /// The maps of a user namespace.
@@ -69,6 +69,19 @@ impl Maps {
     /// # Errors
     /// `EPERM` for ids that are not the caller's to map, the helper's words, or no helper.
     pub fn write(&self, pid: Pid) -> Result<()> {
+        self.give(pid)?;
+        for (file, map) in [("uid_map", &self.uid), ("gid_map", &self.gid)] {
+            let path = format!("/proc/{pid}/{file}");
+            let now = std::fs::read_to_string(&path).doing(|| format!("read {path}"))?;
+            if !same(&now, map) {
+                let wanted = lines(map);
+                return Err(Error::Failed(format!("{path}: asked for {wanted:?}, got {now:?}")));
+            }
+        }
+        Ok(())
+    }
+
+    fn give(&self, pid: Pid) -> Result<()> {
         if geteuid().is_root() {
             write(pid, "uid_map", &lines(&self.uid))?;
             return write(pid, "gid_map", &lines(&self.gid));
@@ -102,9 +115,7 @@ impl Maps {
             }
             let path = format!("/proc/self/{file}");
             let now = std::fs::read_to_string(&path).doing(|| format!("read {path}"))?;
-            let now: Vec<&str> = now.split_ascii_whitespace().collect();
-            let wanted = lines(map);
-            if now != wanted.split_ascii_whitespace().collect::<Vec<_>>() {
+            if !same(&now, map) {
                 return Err(Error::config(at, "differs from the joined user namespace's map"));
             }
         }
@@ -162,6 +173,19 @@ fn lines(map: &[LinuxIdMapping]) -> String {
         .collect()
 }
 
+/// Whether the content of a map file is this map; the kernel sorts long ones.
+fn same(content: &str, map: &[LinuxIdMapping]) -> bool {
+    let sorted = |text: &str| {
+        let mut lines: Vec<Vec<String>> = text
+            .lines()
+            .map(|line| line.split_ascii_whitespace().map(str::to_owned).collect())
+            .collect();
+        lines.sort_unstable();
+        lines
+    };
+    sorted(content) == sorted(&lines(map))
+}
+
 fn write(pid: Pid, file: &str, text: &str) -> Result<()> {
     let path = format!("/proc/{pid}/{file}");
     std::fs::write(&path, text).doing(|| format!("write {:?} to {path}", text.trim_end()))
@@ -170,8 +194,10 @@ fn write(pid: Pid, file: &str, text: &str) -> Result<()> {
 /// Runs a set-user-ID helper by its absolute path, with nothing in its environment.
 fn helper(name: &str, pid: Pid, map: &[LinuxIdMapping]) -> Result<()> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let program = std::env::split_paths(&path)
-        .chain(HELPER_DIRECTORIES.iter().map(Into::into))
+    let program = HELPER_DIRECTORIES
+        .iter()
+        .map(Into::into)
+        .chain(std::env::split_paths(&path))
         .filter(|directory| directory.is_absolute())
         .map(|directory| directory.join(name))
         .find(|candidate| Path::is_file(candidate))
@@ -210,7 +236,13 @@ pub fn become_root() -> Result<()> {
 mod tests {
     use oci_spec::runtime::LinuxIdMappingBuilder;
 
+    use nix::unistd::pipe;
+
     use super::*;
+    use crate::process::user::Identity;
+    use crate::sys::cred;
+    use crate::sys::process::{CloneArgs, Cloned, clone3, exit_now};
+    use crate::sys::testing::in_child;
 
     fn range(container: u32, host: u32, size: u32) -> LinuxIdMapping {
         LinuxIdMappingBuilder::default()
@@ -239,6 +271,73 @@ mod tests {
         }
         assert!(Maps::new(&[range(0, 0, u32::MAX)], &[range(0, 0, 1)]).is_ok());
         assert!(Maps::new(&[range(0, 0, 1)], &[]).is_err());
+    }
+
+    /// A process in a new user namespace with these maps, which runs `test`.
+    fn in_user_namespace(maps: &Maps, test: impl FnOnce()) -> Result<()> {
+        let (may_go, go) = pipe().unwrap();
+        let flags = libc::CLONE_NEWUSER as u64;
+        match clone3(&CloneArgs { flags, cgroup: None }).unwrap() {
+            Cloned::Child => {
+                drop(go);
+                if nix::unistd::read(&may_go, &mut [0]) != Ok(1) {
+                    exit_now(2);
+                }
+                let failed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(test)).is_err();
+                exit_now(i32::from(failed))
+            }
+            Cloned::Parent(pid, pidfd) => {
+                drop(may_go);
+                let written = maps.write(pid);
+                if written.is_ok() {
+                    nix::unistd::write(&go, b"x").unwrap();
+                }
+                drop(go);
+                let status = crate::sys::wait::exit_of(&pidfd).unwrap().status();
+                assert_eq!(status, if written.is_ok() { 0 } else { 2 });
+                written
+            }
+        }
+    }
+
+    fn assume(uid: u32, gid: u32, groups: &[u32]) -> Result<()> {
+        let json = serde_json::json!({"uid": uid, "gid": gid, "additionalGids": groups});
+        let user: oci_spec::runtime::User = serde_json::from_value(json).unwrap();
+        Identity::new(&user, "user")?.assume()
+    }
+
+    #[test]
+    fn root_maps_anything_and_reads_it_back() {
+        in_child(|| {
+            let uids: Vec<_> = (0..20).rev().map(|n| range(n * 10, 100_000 + n * 10, 10)).collect();
+            let maps = Maps::new(&uids, &[range(0, 200_000, 65536)]).unwrap();
+            in_user_namespace(&maps, || assume(199, 7, &[1, 2]).unwrap()).unwrap();
+            in_user_namespace(&maps, || {
+                let error = assume(200, 7, &[]).unwrap_err().to_string();
+                assert!(error.contains("is not mapped"), "{error}");
+            })
+            .unwrap();
+        });
+    }
+
+    #[test]
+    fn anybody_maps_themselves_but_without_setgroups() {
+        in_child(|| {
+            cred::setgroups(&[]).unwrap();
+            cred::setresgid(54321).unwrap();
+            cred::setresuid(12345).unwrap();
+            nix::sys::prctl::set_dumpable(true).unwrap();
+            let own = Maps::new(&[range(0, 12345, 1)], &[range(0, 54321, 1)]).unwrap();
+            in_user_namespace(&own, || {
+                assert!(assume(0, 0, &[0]).is_err(), "groups were asked for");
+                assume(0, 0, &[]).unwrap();
+            })
+            .unwrap();
+            // No line of /etc/subuid gives 12345 this range.
+            let more = Maps::new(&[range(0, 100_000, 10)], &[range(0, 54321, 1)]).unwrap();
+            let error = in_user_namespace(&more, || {}).unwrap_err().to_string();
+            assert!(error.contains("newuidmap"), "{error}");
+        });
     }
 
     #[test]

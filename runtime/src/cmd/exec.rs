@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::exec::{self, Target};
 use crate::process::caps;
 use crate::process::foreground::Foreground;
+use crate::process::user::parse_exec_user;
 use crate::{seal, spec};
 
 arguments! {
@@ -71,14 +72,8 @@ pub struct User {
 }
 
 fn user(value: &OsStr) -> Result<User, String> {
-    let text = options::utf8(value)?;
-    let number = |part: &str| {
-        part.parse::<u32>().map_err(|_| format!("{part:?} is not a number from 0 to 4294967295"))
-    };
-    match text.split_once(':') {
-        Some((uid, gid)) => Ok(User { uid: number(uid)?, gid: Some(number(gid)?) }),
-        None => Ok(User { uid: number(text)?, gid: None }),
-    }
+    let (uid, gid) = parse_exec_user(options::utf8(value)?).map_err(|error| error.to_string())?;
+    Ok(User { uid, gid })
 }
 
 /// Carries out `corten exec`; the answer is the command's exit code, or 0 when detached.
@@ -150,12 +145,21 @@ impl Args {
         });
         let added: Capabilities = added.collect::<Result<_>>()?;
         if !added.is_empty() {
-            let mut sets = process.capabilities().clone().unwrap_or_default();
+            // Not the crate's default, which has capabilities that nobody asked for.
+            let mut sets = process.capabilities().clone().unwrap_or_else(no_caps);
             add_caps(&mut sets, &added);
             process.set_capabilities(Some(sets));
         }
         Ok(process)
     }
+}
+
+/// What a config without `capabilities` gives: none.
+fn no_caps() -> LinuxCapabilities {
+    let mut none = LinuxCapabilities::default();
+    none.set_bounding(None).set_effective(None).set_permitted(None);
+    none.set_inheritable(None).set_ambient(None);
+    none
 }
 
 /// Bounding, effective and permitted; never inheritable (CVE-2022-29162), and ambient only where

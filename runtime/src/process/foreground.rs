@@ -289,3 +289,176 @@ impl Pipe {
 fn ready(fd: impl AsFd, events: PollFlags) -> Result<bool> {
     wait(&mut [PollFd::new(fd.as_fd(), events)], PollTimeout::ZERO)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::{Read, Write};
+    use std::os::fd::AsRawFd;
+    use std::time::Instant;
+
+    use nix::pty::{Winsize, openpty};
+    use nix::sys::signal::{kill, raise};
+    use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, getpid, pipe, setsid};
+
+    use super::*;
+    use crate::process::signals;
+    use crate::sys::process::{CloneArgs, Cloned, clone3, exit_now};
+    use crate::sys::testing::in_child;
+
+    /// A child that runs `program`, with the foreground begun before.
+    fn child(program: impl FnOnce() -> i32) -> (Foreground, OwnedFd) {
+        let foreground = Foreground::begin().unwrap();
+        match clone3(&CloneArgs::default()).unwrap() {
+            Cloned::Child => exit_now(program()),
+            Cloned::Parent(_, pidfd) => (foreground, pidfd),
+        }
+    }
+
+    #[test]
+    fn the_exit_code_is_the_processes() {
+        in_child(|| {
+            let (foreground, pidfd) = child(|| 42);
+            assert_eq!(foreground.finish(pidfd.as_fd(), None).unwrap(), Exit::Code(42));
+            // A real-time signal, whose number nix does not know.
+            let (foreground, pidfd) = child(|| {
+                signals::reset().unwrap();
+                let me = sys::process::pidfd_open(getpid()).unwrap();
+                sys::process::pidfd_send_signal(&me, 35).unwrap();
+                0
+            });
+            let exit = foreground.finish(pidfd.as_fd(), None).unwrap();
+            assert_eq!((exit, exit.status()), (Exit::Signal(35), 163));
+        });
+    }
+
+    #[test]
+    fn a_signal_from_before_is_passed_on() {
+        in_child(|| {
+            let (foreground, pidfd) = child(|| {
+                signals::reset().unwrap();
+                std::thread::sleep(std::time::Duration::from_secs(20));
+                0
+            });
+            raise(Signal::SIGCHLD).unwrap();
+            kill(getpid(), Signal::SIGHUP).unwrap();
+            let exit = foreground.finish(pidfd.as_fd(), None).unwrap();
+            assert_eq!(exit, Exit::Signal(libc::SIGHUP));
+        });
+    }
+
+    /// Runs the proxy between a terminal of the "caller" and one of the "container".
+    fn proxied(program: impl FnOnce(File) -> i32, user: impl FnOnce(File)) -> Exit {
+        let size = Winsize { ws_row: 12, ws_col: 34, ws_xpixel: 0, ws_ypixel: 0 };
+        let caller = openpty(&size, None).unwrap();
+        let container = openpty(None, None).unwrap();
+        dup2_stdin(&caller.slave).unwrap();
+        dup2_stdout(&caller.slave).unwrap();
+        dup2_stderr(&caller.slave).unwrap();
+        let before = tcgetattr(&caller.slave).unwrap();
+        let callers = [0, 1, 2, caller.slave.as_raw_fd()];
+        let close_all = |fds: &[i32]| {
+            for fd in fds {
+                nix::unistd::close(*fd).unwrap();
+            }
+        };
+        let (foreground, pidfd) = child(|| {
+            close_all(&callers);
+            close_all(&[caller.master.as_raw_fd(), container.master.as_raw_fd()]);
+            program(File::from(container.slave.try_clone().unwrap()))
+        });
+        let typist = match clone3(&CloneArgs::default()).unwrap() {
+            Cloned::Child => {
+                close_all(&callers);
+                close_all(&[container.master.as_raw_fd(), container.slave.as_raw_fd()]);
+                user(File::from(caller.master));
+                exit_now(0)
+            }
+            Cloned::Parent(_, pidfd) => pidfd,
+        };
+        drop((container.slave, caller.master));
+        let exit = foreground.finish(pidfd.as_fd(), Some(container.master)).unwrap();
+        assert_eq!(tcgetattr(&caller.slave).unwrap(), before, "restored");
+        // Or the typist would read for ever.
+        drop(caller.slave);
+        close_all(&[0, 1, 2]);
+        assert_eq!(exit_of(typist).unwrap(), Exit::Code(0));
+        exit
+    }
+
+    #[test]
+    fn bytes_and_size_go_through() {
+        in_child(|| {
+            let exit = proxied(
+                |mut tty| {
+                    let mut line = [0; 3];
+                    tty.read_exact(&mut line).unwrap();
+                    let size = sys::tty::size(&tty).unwrap();
+                    writeln!(tty, "got {line:?} on {} by {}", size.rows, size.columns).unwrap();
+                    7
+                },
+                |mut terminal| {
+                    // Typed after the proxy made the terminal raw, or it would be echoed twice.
+                    std::thread::sleep(std::time::Duration::from_millis(100));
+                    terminal.write_all(b"hi\r").unwrap();
+                    let mut text = String::new();
+                    let want = "got [104, 105, 10] on 12 by 34\r\n";
+                    while !text.ends_with(want) {
+                        let mut chunk = [0; 64];
+                        let count = terminal.read(&mut chunk).unwrap();
+                        text.push_str(std::str::from_utf8(&chunk[..count]).unwrap());
+                    }
+                },
+            );
+            assert_eq!(exit, Exit::Code(7));
+        });
+    }
+
+    #[test]
+    fn what_was_written_last_arrives() {
+        in_child(|| {
+            let exit = proxied(
+                |mut tty| {
+                    tty.write_all(&[b'x'; 20_000]).unwrap();
+                    0
+                },
+                |mut terminal| {
+                    let mut count = 0;
+                    let mut chunk = [0; 4096];
+                    // EIO once the last slave is closed.
+                    while let Ok(read @ 1..) = terminal.read(&mut chunk) {
+                        count += chunk[..read].iter().filter(|byte| **byte == b'x').count();
+                    }
+                    assert_eq!(count, 20_000);
+                },
+            );
+            assert_eq!(exit, Exit::Code(0));
+        });
+    }
+
+    #[test]
+    fn a_daemon_that_keeps_the_terminal_does_not_keep_us() {
+        in_child(|| {
+            let (hold, held) = pipe().unwrap();
+            let started = Instant::now();
+            let exit = proxied(
+                |tty| match clone3(&CloneArgs::default()).unwrap() {
+                    Cloned::Child => {
+                        drop(held);
+                        setsid().unwrap();
+                        let _until_the_test_ends = nix::unistd::read(&hold, &mut [0]);
+                        drop(tty);
+                        0
+                    }
+                    Cloned::Parent(..) => 5,
+                },
+                |mut terminal| {
+                    let mut chunk = [0; 64];
+                    while let Ok(1..) = terminal.read(&mut chunk) {}
+                },
+            );
+            assert_eq!(exit, Exit::Code(5));
+            assert!(started.elapsed().as_secs() < 5);
+        });
+    }
+}
