@@ -183,7 +183,10 @@ fn converse(
         match to_child.next()? {
             Report::Ready => return Ok(()),
             Report::Listener(number) => {
-                let state = target.state.oci(Status::Running, child.pid.as_raw());
+                // The container's state: its pid is the first process's (config-linux.md,
+                // containerProcessState).
+                let init = target.state.init.map_or(0, |init| init.pid);
+                let state = target.state.oci(Status::Running, init);
                 confinement.send_listener(number, child, &state)?;
             }
             Report::Log(line) => log::put(vec![line]),
@@ -197,9 +200,8 @@ fn converse(
 /// The child's script.
 fn main(from: Inheritance<'_>, to_parent: ToParent, privileged: bool) -> ! {
     log::take();
-    let ready = prepare(from, &to_parent, privileged).and_then(|mut program| {
+    let ready = prepare(from, &to_parent, privileged).and_then(|program| {
         hand_over(&to_parent)?;
-        program.let_go();
         Ok(program)
     });
     let error = match ready {

@@ -59,9 +59,8 @@ pub struct Inheritance<'a> {
 pub fn main(from: Inheritance<'_>, to_parent: ToParent, gate: Gate) -> ! {
     log::take();
     let (plan, state) = (from.plan, from.state);
-    let ready = prepare(from, &to_parent).and_then(|mut program| {
+    let ready = prepare(from, &to_parent).and_then(|program| {
         hand_over(&to_parent)?;
-        program.let_go();
         Ok(program)
     });
     match ready {

@@ -97,13 +97,10 @@ impl Identity {
             Ok(()) => Ok(true),
             // With CAP_SETGID the only EPERM is the namespace's own "deny".
             Err(Errno::EPERM) if self.groups.is_empty() && may_set_ids()? => Ok(false),
-            Err(Errno::EINVAL) => Err(Error::sys(
-                format!(
-                    "setgroups {:?}: a group is not mapped in the container's user namespace",
-                    self.groups
-                ),
-                Errno::EINVAL,
-            )),
+            Err(Errno::EINVAL) => Err(Error::Failed(format!(
+                "setgroups {:?}: a group is not mapped in the container's user namespace",
+                self.groups
+            ))),
             Err(errno) => Err(Error::sys(format!("setgroups {:?}", self.groups), errno)),
         }
     }
@@ -144,10 +141,9 @@ fn may_set_ids() -> Result<bool> {
 
 fn unmapped(kind: &str, id: u32, errno: Errno) -> Error {
     match errno {
-        Errno::EINVAL => Error::sys(
-            format!("set {kind} {id}: it is not mapped in the container's user namespace"),
-            errno,
-        ),
+        Errno::EINVAL => Error::Failed(format!(
+            "set {kind} {id}: it is not mapped in the container's user namespace"
+        )),
         errno => Error::sys(format!("set {kind} {id}"), errno),
     }
 }

@@ -533,7 +533,9 @@ fn exec_in_a_user_namespace(t: &Test) {
     assert_eq!(seen["uid"], json!([5, 5, 5]));
     let map = seen["idmaps"]["uid"][0].as_str().unwrap();
     assert_eq!(map.split_whitespace().collect::<Vec<_>>(), ["0", "100000", "65536"]);
-    t.exec(&b.id, &["--user", "70000"], &["report"]).fails().says("invalid argument|unmapped user");
+    t.exec(&b.id, &["--user", "70000"], &["report"])
+        .fails()
+        .says("invalid argument|unmapped user|not mapped");
 }
 
 fn open_up(b: &Bundle) {

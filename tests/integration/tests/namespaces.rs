@@ -271,14 +271,18 @@ fn holder(t: &Test, unshare: &str) -> (Running, i32) {
     let mut running = t.launch(command);
     running.wait_for("held");
     let pid = running.pid();
+    if unshare.contains("--user") {
+        for (file, host) in [("uid_map", 100_000), ("gid_map", 200_000)] {
+            fs::write(format!("/proc/{pid}/{file}"), format!("0 {host} 65536")).unwrap();
+        }
+    }
     (running, pid)
 }
 
 /// A user namespace can be joined; the mappings are those it has.
 fn joined_user(t: &Test) {
     t.skip_on(Flavour::Runc, "1.1 wants mappings too and then writes them");
-    let (_held, pid) =
-        holder(t, "exec unshare --user --map-users=0,100000,65536 --map-groups=0,200000,65536");
+    let (_held, pid) = holder(t, "exec unshare --user");
     let path = format!("/proc/{pid}/ns/user");
     let mut b = t.bundle();
     b.namespace("user", Some(&path));
@@ -292,10 +296,7 @@ fn joined_user(t: &Test) {
 /// A pod: user and network of one process together, everything else new.
 fn joined_user_with_other_namespaces_of_it(t: &Test) {
     t.skip_on(Flavour::Runc, "1.1 wants mappings too and then writes them");
-    let (_held, pid) = holder(
-        t,
-        "exec unshare --user --net --uts --map-users=0,100000,65536 --map-groups=0,200000,65536",
-    );
+    let (_held, pid) = holder(t, "exec unshare --user --net --uts");
     let mut b = t.bundle();
     for (kind, name) in [("user", "user"), ("network", "net"), ("uts", "uts")] {
         b.namespace(kind, Some(&format!("/proc/{pid}/ns/{name}")));
