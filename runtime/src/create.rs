@@ -119,7 +119,6 @@ fn build(
     dir.write_state(state)?;
 
     if let Some(cgroup) = &mut cgroup {
-        // Removes what it made when it fails, and leaves a group that it refused alone.
         cgroup.create(&plan.cgroup)?;
         let made = Cgroup::open(&cgroup.record());
         undo.push("cgroup", move || made.remove());

@@ -200,8 +200,9 @@ fn converse(
 /// The child's script.
 fn main(from: Inheritance<'_>, to_parent: ToParent, privileged: bool) -> ! {
     log::take();
-    let ready = prepare(from, &to_parent, privileged).and_then(|program| {
+    let ready = prepare(from, &to_parent, privileged).and_then(|mut program| {
         hand_over(&to_parent)?;
+        program.let_go();
         Ok(program)
     });
     let error = match ready {

@@ -59,8 +59,9 @@ pub struct Inheritance<'a> {
 pub fn main(from: Inheritance<'_>, to_parent: ToParent, gate: Gate) -> ! {
     log::take();
     let (plan, state) = (from.plan, from.state);
-    let ready = prepare(from, &to_parent).and_then(|program| {
+    let ready = prepare(from, &to_parent).and_then(|mut program| {
         hand_over(&to_parent)?;
+        program.let_go();
         Ok(program)
     });
     match ready {

@@ -90,8 +90,8 @@ pub struct Program<'a> {
     /// The capabilities to go down to after that.
     caps: Sets,
     inherited: Inherited,
-    /// Open until the program is executed: the parent fetches it in its own time.
-    _listener: Option<OwnedFd>,
+    /// Kept until the parent has fetched it.
+    listener: Option<OwnedFd>,
 }
 
 impl<'a> Program<'a> {
@@ -159,7 +159,12 @@ impl<'a> Program<'a> {
         if let Some(listener) = &listener {
             to_parent.report(&Report::Listener(listener.as_raw_fd()))?;
         }
-        Ok(Self { path, plan, filter, caps, inherited, _listener: listener })
+        Ok(Self { path, plan, filter, caps, inherited, listener })
+    }
+
+    /// The parent has the listener: from now on the agent's is the only one, and its end is seen.
+    pub fn let_go(&mut self) {
+        self.listener = None;
     }
 
     /// Becomes the program. Returns only if that fails.

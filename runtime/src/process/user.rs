@@ -97,10 +97,13 @@ impl Identity {
             Ok(()) => Ok(true),
             // With CAP_SETGID the only EPERM is the namespace's own "deny".
             Err(Errno::EPERM) if self.groups.is_empty() && may_set_ids()? => Ok(false),
-            Err(Errno::EINVAL) => Err(Error::Failed(format!(
-                "setgroups {:?}: a group is not mapped in the container's user namespace",
-                self.groups
-            ))),
+            Err(Errno::EINVAL) => Err(Error::sys(
+                format!(
+                    "setgroups {:?}: a group is not mapped in the container's user namespace",
+                    self.groups
+                ),
+                Errno::EINVAL,
+            )),
             Err(errno) => Err(Error::sys(format!("setgroups {:?}", self.groups), errno)),
         }
     }
@@ -141,9 +144,10 @@ fn may_set_ids() -> Result<bool> {
 
 fn unmapped(kind: &str, id: u32, errno: Errno) -> Error {
     match errno {
-        Errno::EINVAL => Error::Failed(format!(
-            "set {kind} {id}: it is not mapped in the container's user namespace"
-        )),
+        Errno::EINVAL => Error::sys(
+            format!("set {kind} {id}: it is not mapped in the container's user namespace"),
+            errno,
+        ),
         errno => Error::sys(format!("set {kind} {id}"), errno),
     }
 }

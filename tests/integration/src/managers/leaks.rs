@@ -105,7 +105,10 @@ fn mounts() -> Result<BTreeSet<String>, Stop> {
 
 /// Where the managers tell the runtime to keep its state.
 fn state_roots(dir: &Path) -> Vec<PathBuf> {
-    let mut roots = vec![PathBuf::from("/run/corten"), PathBuf::from("/run/runc")];
+    let mut roots: Vec<PathBuf> = ["/run", super::podman::USER_RUN]
+        .iter()
+        .flat_map(|run| [Path::new(run).join("corten"), Path::new(run).join("runc")])
+        .collect();
     for daemon in children(&dir.join("docker")) {
         for runtime in children(&daemon.join("exec")) {
             let name = runtime.file_name().unwrap_or_default().to_string_lossy().into_owned();

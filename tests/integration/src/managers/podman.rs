@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::ops::Deref;
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::Path;
 
 use super::client::Client;
@@ -25,6 +25,10 @@ pub const NEEDS: &[(&str, &str)] = &[
     ("newuidmap", "uidmap"),
     ("iptables", "iptables"),
 ];
+
+/// The ordinary user's runtime directory, in the sandbox's own `/run`. Podman insists on a short
+/// path for what it keeps there.
+pub const USER_RUN: &str = "/run/user/61234";
 
 /// Podman as one user.
 #[derive(Debug)]
@@ -46,7 +50,7 @@ impl Podman {
     /// Writes the configuration and imports the image.
     pub fn start(sandbox: &Sandbox, rootless: bool, archive: &Path) -> Result<Self, Stop> {
         let dir = sandbox.dir.join(if rootless { "user" } else { "root" });
-        for folder in ["home", "run", "files"] {
+        for folder in ["home", "files"] {
             fs::create_dir_all(dir.join(folder))?;
         }
         let client = client(sandbox, rootless, &dir)?;
@@ -58,9 +62,12 @@ impl Podman {
             archive.to_owned()
         };
         if rootless {
-            for place in ["", "home", "run", "files", "image.tar"] {
+            for place in ["", "home", "files", "image.tar"] {
                 chown(dir.join(place), Some(USER_ID), Some(USER_ID))?;
             }
+            fs::create_dir_all(USER_RUN)?;
+            chown(USER_RUN, Some(USER_ID), Some(USER_ID))?;
+            fs::set_permissions(USER_RUN, fs::Permissions::from_mode(0o700))?;
         }
         let podman = Self { client, rootless };
         podman.command(&["import", "--change", "CMD sh"]).arg(&archive).arg(image::NAME).ok()?;
@@ -114,13 +121,13 @@ fn client(sandbox: &Sandbox, rootless: bool, dir: &Path) -> Result<Client, Stop>
         "[containers]\ndefault_ulimits = []\n\
          [network]\nnetwork_backend = \"netavark\"\nnetwork_config_dir = \"{place}/networks\"\n\
          [engine]\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\nruntime = \"{name}\"\n\
-         runtime_supports_json = [\"{name}\"]\ntmp_dir = \"{place}/run/libpod\"\n\
+         runtime_supports_json = [\"{name}\"]\n\
          [engine.runtimes]\n{name} = [\"{}\"]\n",
         sandbox.runtime.display()
     );
     let storage = format!(
         "[storage]\ndriver = \"overlay\"\ngraphroot = \"{place}/graph\"\n\
-         rootless_storage_path = \"{place}/graph\"\nrunroot = \"{place}/run/storage\"\n"
+         rootless_storage_path = \"{place}/graph\"\nrunroot = \"/run/containers/storage\"\n"
     );
     let (config, store) = (dir.join("containers.conf"), dir.join("storage.conf"));
     fs::write(&config, containers)?;
@@ -139,7 +146,7 @@ fn client(sandbox: &Sandbox, rootless: bool, dir: &Path) -> Result<Client, Stop>
         ("CONTAINERS_CONF", config.display().to_string()),
         ("CONTAINERS_STORAGE_CONF", store.display().to_string()),
         ("HOME", format!("{place}/home")),
-        ("XDG_RUNTIME_DIR", format!("{place}/run")),
+        ("XDG_RUNTIME_DIR", (if rootless { USER_RUN } else { "/run" }).to_owned()),
     ];
     let remove = &["rm", "--force", "--volumes", "--time", "0"];
     Ok(Client { sandbox: sandbox.clone(), dir: dir.to_owned(), words, environment, always, remove })
