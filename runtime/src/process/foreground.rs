@@ -376,11 +376,11 @@ mod tests {
             }
             Cloned::Parent(_, pidfd) => pidfd,
         };
-        drop((container.slave, caller.master));
+        drop(container.slave);
         let exit = foreground.finish(pidfd.as_fd(), Some(container.master)).unwrap();
         assert_eq!(tcgetattr(&caller.slave).unwrap(), before, "restored");
         // Or the typist would read for ever.
-        drop(caller.slave);
+        drop((caller.slave, caller.master));
         close_all(&[0, 1, 2]);
         assert_eq!(exit_of(typist).unwrap(), Exit::Code(0));
         exit
