@@ -24,6 +24,7 @@ impl Cgroup {
             // Some may have been left out for want of permission.
             result = self.check_controllers(&wanted);
         }
+        self.taken = result.is_ok();
         if result.is_err() {
             for path in made.iter().rev() {
                 if let Err(errno) = Name::absolute(path).rmdir() {

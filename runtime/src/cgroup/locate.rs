@@ -7,7 +7,8 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use nix::sys::stat::stat;
+use nix::errno::Errno;
+use nix::sys::stat::{lstat, stat};
 use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
 
 use super::plan::Place;
@@ -46,7 +47,12 @@ impl Cgroup {
                 "linux.resources.devices: cgroup controller devices is not mounted".to_owned(),
             ));
         }
-        Ok(Self { version, lenient: plan.lenient(), groups })
+        let mut cgroup = Self { version, lenient: plan.lenient(), taken: false, groups };
+        for group in &mut cgroup.groups {
+            // The journal must know, or a crash now would make another's group look like ours.
+            group.at.existed = !matches!(lstat(&group.path), Err(Errno::ENOENT));
+        }
+        Ok(cgroup)
     }
 }
 

@@ -3,7 +3,7 @@
 //! The order is the caller's to keep, and each step says what it needs:
 //! [`Plan::new`] (pure) → [`Cgroup::locate`] → the caller journals [`Cgroup::record`] →
 //! [`Cgroup::create`] → [`Cgroup::apply`] → the process is born in the group
-//! ([`Cgroup::clone_fd`]) or goes there by itself ([`Cgroup::entrance`]). Limits come before the process, so
+//! ([`Cgroup::clone_fd`]) or goes there by itself ([`Cgroup::seats`]). Limits come before the process, so
 //! that it never runs without them; the devices may come later ([`Cgroup::apply_devices`]), as
 //! mounting a file system in the container can need a device that the container may not use.
 //! After a crash, or in another command, [`Cgroup::open`] takes the record up again.
@@ -73,6 +73,10 @@ pub struct Record {
     /// A permission that is missing was tolerated at create and is later.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub lenient: bool,
+    /// [`Cgroup::create`] has found the groups fit and taken them. Before that, one that existed
+    /// may be another container's, and must survive whatever is done to this one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub taken: bool,
     /// The group in each hierarchy.
     pub groups: Vec<Location>,
 }
@@ -80,7 +84,7 @@ pub struct Record {
 impl Record {
     /// No cgroups at all, as with `--cgroup-manager disabled`.
     pub fn none() -> Self {
-        Self { version: Version::None, lenient: false, groups: Vec::new() }
+        Self { version: Version::None, lenient: false, taken: false, groups: Vec::new() }
     }
 
     /// Whether the container is paused, as [`Cgroup::is_frozen`], for `state` and `list`: one
@@ -93,7 +97,8 @@ impl Record {
         let freezer = freezer.or_else(|| self.groups.iter().find(|group| group.has("")));
         freezer.map_or(Ok(false), |at| {
             let groups = vec![Group::new(at.clone())];
-            Cgroup { version: self.version, lenient: self.lenient, groups }.is_frozen()
+            let (version, lenient, taken) = (self.version, self.lenient, self.taken);
+            Cgroup { version, lenient, taken, groups }.is_frozen()
         })
     }
 }
@@ -107,7 +112,7 @@ pub struct Location {
     pub mount: PathBuf,
     /// The group, below `mount`.
     pub path: PathBuf,
-    /// It was there before us, so it stays after us. Known after [`Cgroup::create`].
+    /// It was there before us, so it stays after us.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub existed: bool,
 }
@@ -171,16 +176,20 @@ fn gone(path: &Path) -> Error {
 pub struct Cgroup {
     version: Version,
     lenient: bool,
+    taken: bool,
     groups: Vec<Group>,
 }
 
 impl Cgroup {
-    /// Takes up the groups of a journal. Nothing is opened before it is needed.
+    /// Takes up the groups of a journal, without those that were never ours. Nothing is opened
+    /// before it is needed.
     pub fn open(record: &Record) -> Self {
+        let ours = record.groups.iter().filter(|group| record.taken || !group.existed);
         Self {
             version: record.version,
             lenient: record.lenient,
-            groups: record.groups.iter().cloned().map(Group::new).collect(),
+            taken: record.taken,
+            groups: ours.cloned().map(Group::new).collect(),
         }
     }
 
@@ -190,6 +199,7 @@ impl Cgroup {
         Record {
             version: self.version,
             lenient: self.lenient,
+            taken: self.taken,
             groups: self.groups.iter().map(|group| group.at.clone()).collect(),
         }
     }
@@ -239,7 +249,7 @@ impl Cgroup {
     }
 
     /// Moves a process and all its threads into every group; into all but the v2 one when it was
-    /// born there. [`Cgroup::entrance`] is better by far where the process is our own child.
+    /// born there. [`Cgroup::seats`] are better by far where the process is our own child.
     ///
     /// # Errors
     /// `ESRCH` when the process has gone, `ENOENT` when a group has, `EBUSY` when the v2 group has
@@ -258,30 +268,6 @@ impl Cgroup {
             }
         }
         Ok(())
-    }
-
-    /// The fast way in: files opened here, with the parent's rights, through which a child puts
-    /// itself into every group; into all but the v2 one when it is born there.
-    ///
-    /// # Errors
-    /// A group is gone, or its file may not be written.
-    pub fn entrance(&self, born_in_v2: bool) -> Result<Entrance> {
-        let wanted = self.groups.iter().filter(|group| !(born_in_v2 && group.is_v2()));
-        let mut files = Vec::with_capacity(self.groups.len());
-        for group in wanted {
-            // v2 can't move a single thread from one group to another; nobody has two.
-            let file = if group.is_v2() { "cgroup.procs" } else { "tasks" };
-            match group.writable(file) {
-                Err(errno) if self.lenient && no_permission(errno) => {}
-                other => {
-                    files.push((
-                        other.doing(|| format!("join {:?}", group.path))?,
-                        group.path.clone(),
-                    ));
-                }
-            }
-        }
-        Ok(Entrance { files })
     }
 
     /// The sub-groups that `exec --cgroup` names: `path` in every hierarchy, or
@@ -358,30 +344,6 @@ impl Cgroup {
             Err(Errno::ENOENT | Errno::ENODEV) => Ok(0),
             Err(errno) => Err(errno).doing(|| format!("read {:?}", dir.path().join(file))),
         }
-    }
-}
-
-/// The files through which a process enters the groups by itself.
-///
-/// To move another process the kernel stops all forks and exits of the machine, for which it waits
-/// until every processor has been through its scheduler: some 8 ms when nothing was moved just
-/// before, which is more than all the rest of a container's creation. A thread that moves itself
-/// (Linux 5.6) waits for nothing.
-#[derive(Debug)]
-pub struct Entrance {
-    files: Vec<(OwnedFd, PathBuf)>,
-}
-
-impl Entrance {
-    /// Moves the calling thread, which must be its process's only one.
-    ///
-    /// # Errors
-    /// As [`Cgroup::join`].
-    pub fn enter(self) -> Result<()> {
-        for (file, path) in &self.files {
-            dir::write_all(file, "0").doing(|| format!("move into the cgroup {path:?}"))?;
-        }
-        Ok(())
     }
 }
 

@@ -60,7 +60,7 @@ mod tests {
             group("name=systemd", "systemd"),
             group("", "unified"),
         ];
-        let record = Record { version: Version::Hybrid, lenient: false, groups };
+        let record = Record { version: Version::Hybrid, lenient: false, taken: true, groups };
         let shown = Cgroup::open(&record).mounts_for_container();
         let brief: Vec<_> = shown.iter().map(|h| (&*h.name, &*h.options, h.links.len())).collect();
         assert_eq!(brief, [("cpu,cpuacct", "cpu,cpuacct", 2), ("systemd", "none,name=systemd", 0)]);

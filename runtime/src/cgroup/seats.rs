@@ -9,7 +9,6 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
 use nix::unistd::write;
 
 use super::{Cgroup, no_permission};
@@ -31,10 +30,9 @@ impl Cgroup {
         let mut seats =
             Seats { files: Vec::with_capacity(self.groups.len()), lenient: self.lenient };
         for group in self.groups.iter().filter(|group| !(born_in_v2 && group.is_v2())) {
-            let dir = group.dir()?;
             let name = if group.is_v2() { "cgroup.procs" } else { "tasks" };
-            let path = dir.path().join(name);
-            match dir.file(name, OFlag::O_WRONLY) {
+            let path = group.path.join(name);
+            match group.writable(name) {
                 Err(errno) if self.lenient && no_permission(errno) => {}
                 other => {
                     let file = other.doing(|| format!("open {}", path.display()))?;

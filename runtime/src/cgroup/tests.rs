@@ -64,7 +64,7 @@ impl Own {
             path: format!("{}/{path}", top()).into(),
             existed: false,
         }];
-        let record = Record { version: Version::V2, lenient: false, groups };
+        let record = Record { version: Version::V2, lenient: false, taken: true, groups };
         let mut own = Self { cgroup: Cgroup::open(&record), children: Vec::new() };
         own.cgroup.create(&plan_with(path, &json!({}))).unwrap();
         Some(own)
@@ -184,6 +184,24 @@ fn a_group_with_processes_or_below_a_frozen_one_is_refused() {
     let frozen = below.create(&plan).unwrap_err().to_string();
     assert!(frozen.contains("unexpectedly frozen"), "{frozen}");
     assert!(!below.exists().unwrap(), "what was made is undone");
+}
+
+#[test]
+fn a_crash_before_create_makes_no_other_group_ours() {
+    if not_here() {
+        return;
+    }
+    let (mut other, plan) = Own::create("other", &json!({}));
+    let pid = other.shell("sleep 100");
+    let mut late = Cgroup::locate(&plan).unwrap();
+    let journal = late.record();
+    assert!(late.create(&plan).is_err());
+    for record in [journal, late.record()] {
+        let cleaner = Cgroup::open(&record);
+        cleaner.kill_all(PATIENCE).unwrap();
+        cleaner.remove().unwrap();
+    }
+    assert_eq!(other.cgroup.pids().unwrap(), [pid]);
 }
 
 #[test]
@@ -393,10 +411,10 @@ fn a_child_enters_by_itself() {
         let (own, _plan) = Own::create(if born { "born" } else { "enter" }, &json!({}));
         let fd = own.cgroup.clone_fd().unwrap();
         let cgroup = fd.as_ref().map(AsFd::as_fd).filter(|_| born);
-        let entrance = own.cgroup.entrance(born && cgroup.is_some()).unwrap();
+        let seats = own.cgroup.seats(born && cgroup.is_some()).unwrap();
         match clone3(&CloneArgs { cgroup, ..CloneArgs::default() }).unwrap() {
             Cloned::Child => {
-                drop(entrance.enter());
+                drop(seats.take());
                 loop {
                     std::thread::park();
                 }
@@ -456,7 +474,8 @@ fn v2_limits_reach_their_files() {
         path: "leaf".into(),
         existed: false,
     }];
-    let cgroup = Cgroup::open(&Record { version: Version::V2, lenient: false, groups });
+    let cgroup =
+        Cgroup::open(&Record { version: Version::V2, lenient: false, taken: true, groups });
     let plan = |resources: Value| plan_with("x", &resources);
     cgroup
         .apply_limits(&plan(json!({
@@ -595,10 +614,10 @@ fn measure() {
             let fd = own.cgroup.clone_fd().unwrap();
             let cgroup = fd.as_ref().map(AsFd::as_fd).filter(|_| born);
             let start = Instant::now();
-            let entrance = own.cgroup.entrance(born).unwrap();
+            let seats = own.cgroup.seats(born).unwrap();
             match clone3(&CloneArgs { cgroup, ..CloneArgs::default() }).unwrap() {
                 Cloned::Child => {
-                    let entered = if enter { entrance.enter().is_ok() } else { true };
+                    let entered = if enter { seats.take().is_ok() } else { true };
                     // The copy of a test process must not run what a test does when it ends.
                     let signal = if entered { Signal::SIGKILL } else { Signal::SIGABRT };
                     nix::sys::signal::kill(nix::unistd::getpid(), signal).unwrap();
