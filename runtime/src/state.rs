@@ -124,7 +124,8 @@ impl State {
 
     /// The container's cgroups, if it has any.
     pub fn open_cgroup(&self) -> Option<Cgroup> {
-        self.cgroup.as_ref().map(Cgroup::open)
+        // A rootless container may have been refused all of them: its journal lists none.
+        self.cgroup.as_ref().filter(|record| !record.groups.is_empty()).map(Cgroup::open)
     }
 
     fn live(&self) -> Option<Stat> {
