@@ -10,6 +10,7 @@
 //! stops at 128), and strings with NUL, which would end early in the kernel, are refused.
 
 mod lenient;
+mod place;
 pub mod validate;
 
 use std::fs::File;
@@ -131,10 +132,13 @@ fn by_tree<T: DeserializeOwned>(bytes: &[u8], kind: Kind) -> Result<T, Mistake> 
     if let Some(path) = path_of_nul(&tree) {
         return Err(Mistake { path, why: "a string contains a NUL character".to_owned() });
     }
-    serde_path_to_error::deserialize(tree).map_err(|error| {
-        let path = error.path().to_string();
-        let path = if path == "." { kind.name().to_owned() } else { path };
-        Mistake { path, why: error.into_inner().to_string() }
+    // As text again, so that only one deserializer is compiled for each type.
+    let text = serde_json::to_vec(&tree).map_err(|error| misspelt(&error))?;
+    serde_json::from_slice(&text).map_err(|error| {
+        let why = misspelt(&error).why;
+        // The text is one line, and a column is the number of bytes before it.
+        let path = place::path_at(&text, error.column(), why.starts_with("missing field"));
+        Mistake { path: if path.is_empty() { kind.name().to_owned() } else { path }, why }
     })
 }
 
