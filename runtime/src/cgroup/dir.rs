@@ -320,7 +320,7 @@ mod tests {
 
     #[test]
     fn a_tree_deeper_than_the_fd_limit_is_walked_and_removed() {
-        let tmp = tempfile::tempdir().unwrap();
+        let tmp = tempfile::tempdir_in("/dev/shm").unwrap();
         let top = Dir::open(tmp.path()).unwrap();
         let mut at = top.sub(Path::new("")).unwrap();
         for _ in 0..3000 {
