@@ -10,7 +10,7 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
-use nix::sys::stat::{Mode, SFlag, fstat, mknodat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, mknodat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, symlinkat, unlinkat};
 
 use super::mount::Mounter;
@@ -91,24 +91,23 @@ fn make(
     }
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let node = openat(parent, name, flags, Mode::empty()).doing(|| "open".to_owned())?;
-    check(&node, device)?;
-    if made.is_ok() { own(&node, device) } else { Ok(()) }
+    let stat = check(&node, device)?;
+    if made.is_ok() { own(&node, &stat, device) } else { Ok(()) }
 }
 
 /// The node is the one that was asked for.
-fn check(node: &OwnedFd, device: &Device) -> Result<()> {
+fn check(node: &OwnedFd, device: &Device) -> Result<FileStat> {
     let stat = fstat(node).doing(|| "stat".to_owned())?;
     let rdev = if device.is_fifo() { 0 } else { stat.st_rdev };
     if kind(&stat).bits() == device.kind && rdev == device.rdev {
-        return Ok(());
+        return Ok(stat);
     }
     Err(Error::Failed(format!("another file is there already, it is not {}", device.shown())))
 }
 
 /// Owner and mode of a node of ours. Both are right already unless the directory has the set-group-id
 /// bit, a default ACL, or an owner was asked for.
-fn own(node: &OwnedFd, device: &Device) -> Result<()> {
-    let stat = fstat(node).doing(|| "stat".to_owned())?;
+fn own(node: &OwnedFd, stat: &FileStat, device: &Device) -> Result<()> {
     if (stat.st_uid, stat.st_gid) != (device.uid, device.gid) {
         let (uid, gid) = (Uid::from_raw(device.uid), Gid::from_raw(device.gid));
         fchownat(node, "", Some(uid), Some(gid), AtFlags::AT_EMPTY_PATH)

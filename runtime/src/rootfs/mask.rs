@@ -97,6 +97,7 @@ pub(super) fn readonly(mounter: &Mounter<'_>, paths: &[impl AsRef<Path>]) -> Res
             let tree = sys::clone_tree(&target, c"", true).doing(doing)?;
             mount::set(&tree, attr::RDONLY).doing(doing)?;
             sys::move_mount(&tree, &target).doing(doing)?;
+            mount::verify(&tree, attr::RDONLY).doing(doing)?;
             continue;
         }
         let source = if mounter.kernel.present.detached {

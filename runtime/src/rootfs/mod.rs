@@ -176,7 +176,11 @@ impl Root<'_> {
     /// # Errors
     /// The errno of making it.
     pub fn make_cwd(&self, cwd: &Path) -> Result<()> {
-        path::open_or_create(&self.root, &path::clean(cwd), path::Want::Dir)
+        let cwd = path::clean(cwd);
+        if cwd.as_os_str().is_empty() {
+            return Ok(());
+        }
+        path::open_or_create(&self.root, &cwd, path::Want::Dir)
             .map(drop)
             .doing(|| format!("make working directory {cwd:?}"))
     }

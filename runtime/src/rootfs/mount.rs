@@ -14,7 +14,7 @@ use nix::sys::stat::fstat;
 
 use super::compat::{Kernel, missing, to_ms};
 use super::options::{Attrs, ms};
-use super::path::{self, Want, c_path};
+use super::path::{self, Found, Want, c_path};
 use super::plan::{Kind, Mount, NewFs};
 use super::{Cgroups, cgroups, copy_up};
 use crate::error::Doing;
@@ -61,25 +61,14 @@ impl Mounter<'_> {
         Ok(mount.readonly_late.then_some(mounted))
     }
 
-    /// The target inside the root, made if missing, and whether it was there.
-    fn target(&self, destination: &Path, want: Want) -> Result<(OwnedFd, bool)> {
-        let doing = || "open the destination".to_owned();
-        let (target, existed) = match path::open(self.root, destination, libc::O_PATH) {
-            Err(Errno::ENOENT) => {
-                (path::open_or_create(self.root, destination, want).doing(doing)?, false)
-            }
-            found => (found.doing(doing)?, true),
-        };
-        let is_dir = path::is_dir(&target).doing(doing)?;
-        match (want, is_dir) {
-            (Want::Dir, false) => return Err(Error::sys(doing(), Errno::ENOTDIR)),
-            (Want::File, true) => return Err(Error::sys(doing(), Errno::EISDIR)),
-            _ => {}
-        }
+    /// The target inside the root, made if missing.
+    fn target(&self, destination: &Path, want: Want) -> Result<Found> {
+        let found = path::find_or_create(self.root, destination, want)
+            .doing(|| "open the destination".to_owned())?;
         if !destination.starts_with("proc") {
-            self.refuse_proc(&target)?;
+            self.refuse_proc(&found.fd)?;
         }
-        Ok((target, existed))
+        Ok(found)
     }
 
     /// A link of the image must not lead a mount to where corten or the kernel read their truth.
@@ -102,7 +91,7 @@ impl Mounter<'_> {
     ) -> Result<OwnedFd> {
         let is_dir = path::is_dir(&source).doing(|| "stat".to_owned())?;
         let want = if is_dir { Want::Dir } else { Want::File };
-        let (target, _) = self.target(destination, want)?;
+        let target = self.target(destination, want)?.fd;
         let set_attrs = |mounted: BorrowedFd<'_>| {
             self.set_attrs(mounted, false, attrs)?;
             self.set_attrs(mounted, true, all)
@@ -175,22 +164,15 @@ impl Mounter<'_> {
     /// A new file system.
     fn new_fs(&self, fs: &NewFs, mount: &Mount) -> Result<OwnedFd> {
         let plain = matches!(fs.fstype.as_str(), "proc" | "sysfs");
-        let (target, existed) = if plain {
-            let target = path::open_or_create_plain(self.root, &mount.destination);
-            let target = target.map_err(|errno| match errno {
-                Errno::ELOOP | Errno::ENOTDIR => Error::Failed(format!(
-                    "{} must be mounted on an ordinary directory, not through a link",
-                    fs.fstype
-                )),
-                _ => Error::sys("open the destination", errno),
-            })?;
-            (target, true)
+        let (target, mode) = if plain {
+            (self.plain_target(fs, &mount.destination)?, None)
         } else {
-            self.target(&mount.destination, Want::Dir)?
+            let found = self.target(&mount.destination, Want::Dir)?;
+            let mode = mode_to_keep(fs, &found);
+            (found.fd, mode)
         };
         // A new file system has no mounts below: recursive options are its own.
         let attrs = merged(mount);
-        let mode = self.mode_to_keep(fs, &target, existed)?;
         match self.build_and_attach(fs, attrs, mode, &target, &mount.destination) {
             Err(error) if error.errno() == Some(Errno::EPERM) => {
                 let Some(stand_in) = fs.stand_in else { return Err(error) };
@@ -210,14 +192,15 @@ impl Mounter<'_> {
         }
     }
 
-    /// A tmpfs takes the mode of the directory that it covers (row M16).
-    fn mode_to_keep(&self, fs: &NewFs, target: &OwnedFd, existed: bool) -> Result<Option<u32>> {
-        if fs.fstype != "tmpfs" || !existed || fs.parameters.iter().any(|(name, _)| name == "mode")
-        {
-            return Ok(None);
-        }
-        let stat = fstat(target).doing(|| "stat".to_owned())?;
-        Ok(Some(stat.st_mode & 0o7777))
+    /// procfs and sysfs stand on a directory that no link leads to.
+    fn plain_target(&self, fs: &NewFs, destination: &Path) -> Result<OwnedFd> {
+        path::open_or_create_plain(self.root, destination).map_err(|errno| match errno {
+            Errno::ELOOP | Errno::ENOTDIR => Error::Failed(format!(
+                "{} must be mounted on an ordinary directory, not through a link",
+                fs.fstype
+            )),
+            _ => Error::sys("open the destination", errno),
+        })
     }
 
     fn build_and_attach(
@@ -235,6 +218,7 @@ impl Mounter<'_> {
             if fs.copy_up {
                 copy_up::copy(target, &tree)?;
             }
+            self.label_mqueue(fs, &tree)?;
             sys::move_mount(&tree, target).doing(|| "attach".to_owned())?;
             return Ok(tree);
         }
@@ -252,7 +236,19 @@ impl Mounter<'_> {
         if fs.copy_up {
             copy_up::copy(target, &mounted)?;
         }
+        self.label_mqueue(fs, &mounted)?;
         Ok(mounted)
+    }
+
+    /// An mqueue takes no context option; its root is labelled as a file is.
+    fn label_mqueue(&self, fs: &NewFs, mounted: &OwnedFd) -> Result<()> {
+        match self.label {
+            Some(label) if fs.fstype == "mqueue" => {
+                crate::sys::fs::set_selinux_label(mounted, &c_string(label)?)
+                    .doing(|| format!("label the message queues {label:?}"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Changes what is mounted on the destination.
@@ -322,8 +318,15 @@ pub(super) fn merged(mount: &Mount) -> Attrs {
     Attrs { set: set & !late, clear: own.clear | all.clear }
 }
 
+/// A tmpfs takes the mode of the directory that it covers (row M16).
+fn mode_to_keep(fs: &NewFs, covered: &Found) -> Option<u32> {
+    let said = || fs.parameters.iter().any(|(name, _)| name == "mode");
+    let keeps = fs.fstype == "tmpfs" && covered.existed && !said();
+    keeps.then_some(covered.stat.st_mode & 0o7777)
+}
+
 /// Reads back what was asked for.
-fn verify(mounted: &OwnedFd, set: u64) -> Result<()> {
+pub(super) fn verify(mounted: &OwnedFd, set: u64) -> Result<()> {
     if set == 0 {
         return Ok(());
     }

@@ -136,22 +136,43 @@ pub fn open_host(path: &Path) -> Result<OwnedFd, Errno> {
     nix::fcntl::open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
 }
 
-/// Opens `path` below `root` with `O_PATH`, creating what is missing.
+/// Something below the root, opened with `O_PATH`.
+#[derive(Debug)]
+pub struct Found {
+    /// It.
+    pub fd: OwnedFd,
+    /// What it is.
+    pub stat: FileStat,
+    /// It was there before.
+    pub existed: bool,
+}
+
+/// Opens `path` below `root`, creating what is missing.
 ///
 /// # Errors
 /// `ENOTDIR` or `EISDIR` when something of the wrong kind is there.
-pub fn open_or_create(root: impl AsFd, path: &Path, want: Want) -> Result<OwnedFd, Errno> {
-    let found = match open(root.as_fd(), path, libc::O_PATH) {
+pub fn find_or_create(root: impl AsFd, path: &Path, want: Want) -> Result<Found, Errno> {
+    let (fd, existed) = match open(root.as_fd(), path, libc::O_PATH) {
         Err(Errno::ENOENT) => {
-            Walk { root: root.as_fd(), links: MAX_LINKS, create: Some(want) }.run(path)?
+            let mut walk = Walk { root: root.as_fd(), links: MAX_LINKS, create: Some(want) };
+            (walk.run(path)?, false)
         }
-        other => other?,
+        found => (found?, true),
     };
-    match (want, is_dir(&found)?) {
+    let stat = fstat(&fd)?;
+    match (want, kind(&stat) == SFlag::S_IFDIR) {
         (Want::Dir, false) => Err(Errno::ENOTDIR),
         (Want::File, true) => Err(Errno::EISDIR),
-        _ => Ok(found),
+        _ => Ok(Found { fd, stat, existed }),
     }
+}
+
+/// [`find_or_create`] for when only the fd matters.
+///
+/// # Errors
+/// As [`find_or_create`].
+pub fn open_or_create(root: impl AsFd, path: &Path, want: Want) -> Result<OwnedFd, Errno> {
+    find_or_create(root, path, want).map(|found| found.fd)
 }
 
 /// As [`open_or_create`] for a directory that is not reached through any link: what `/proc` and

@@ -363,7 +363,7 @@ impl Mount {
                 fs.superblock &= !ms::RDONLY;
                 readonly_late = true;
             }
-            // The kernel labels these three itself.
+            // The kernel labels the first two itself, the third is labelled when it is mounted.
             if let Some(label) = label.filter(|_| !matches!(fstype, "proc" | "sysfs" | "mqueue")) {
                 fs.push("context", Some(label));
             }

@@ -143,3 +143,27 @@ pub fn chmod(fd: impl AsFd, mode: libc::mode_t) -> Result<(), Errno> {
         done => done.map(drop),
     }
 }
+
+/// `setxattr(2)` of `security.selinux` on what an `O_PATH` fd stands for, through its name in
+/// `/proc/self/fd`, which has to be the host's.
+///
+/// # Errors
+/// `ENOTSUP` without SELinux, `EINVAL` for a label that the policy doesn't know.
+pub fn set_selinux_label(fd: impl AsFd, label: &CStr) -> Result<(), Errno> {
+    let name = format!("/proc/self/fd/{}\0", fd.as_fd().as_raw_fd());
+    let value = label.to_bytes_with_nul();
+    // SAFETY: `name` and the attribute's name are NUL-terminated; `value` is readable for its length.
+    check(
+        unsafe {
+            libc::setxattr(
+                name.as_ptr().cast(),
+                c"security.selinux".as_ptr(),
+                value.as_ptr().cast(),
+                value.len(),
+                0,
+            )
+        }
+        .into(),
+    )
+    .map(drop)
+}
