@@ -146,10 +146,10 @@ fn check(at: &str, map: &[LinuxIdMapping]) -> Result<()> {
                     && u64::from(start(other)) < end(start(range), range.size())
             })
         };
-        if overlaps(|range| range.container_id()) {
+        if overlaps(LinuxIdMapping::container_id) {
             return fail("containerID", "overlaps another range".to_owned());
         }
-        if overlaps(|range| range.host_id()) {
+        if overlaps(LinuxIdMapping::host_id) {
             return fail("hostID", "overlaps another range".to_owned());
         }
     }

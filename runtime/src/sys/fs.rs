@@ -100,19 +100,11 @@ pub fn is_mount_root(fd: impl AsFd) -> Result<bool, Errno> {
     const MOUNT_ROOT: u64 = libc::STATX_ATTR_MOUNT_ROOT as u64;
     // SAFETY: statx is plain data for which all zeroes is valid.
     let mut raw: libc::statx = unsafe { std::mem::zeroed() };
+    let (path, flags) = (c"".as_ptr(), libc::AT_EMPTY_PATH);
+    let fd = fd.as_fd().as_raw_fd();
     // SAFETY: an empty static path; `raw` is writable and lives across the call.
-    check(
-        unsafe {
-            libc::statx(
-                fd.as_fd().as_raw_fd(),
-                c"".as_ptr(),
-                libc::AT_EMPTY_PATH,
-                libc::STATX_TYPE,
-                &raw mut raw,
-            )
-        }
-        .into(),
-    )?;
+    let ret = unsafe { libc::statx(fd, path, flags, libc::STATX_TYPE, &raw mut raw) };
+    check(ret.into())?;
     if raw.stx_attributes_mask & MOUNT_ROOT == 0 {
         return Err(Errno::ENOTSUP);
     }

@@ -58,9 +58,10 @@ pub fn clone3(args: &CloneArgs<'_>) -> Result<Cloned, Errno> {
         unsafe { libc::syscall(libc::SYS_clone3, &raw const raw, size_of::<libc::clone_args>()) };
     match check(ret)? {
         0 => Ok(Cloned::Child),
-        // SAFETY: the kernel wrote a fresh descriptor into `pidfd`.
         pid => {
-            Ok(Cloned::Parent(Pid::from_raw(pid as i32), unsafe { OwnedFd::from_raw_fd(pidfd) }))
+            // SAFETY: the kernel wrote a fresh descriptor into `pidfd`.
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            Ok(Cloned::Parent(Pid::from_raw(pid as i32), pidfd))
         }
     }
 }
