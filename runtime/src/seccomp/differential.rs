@@ -13,6 +13,8 @@ use oci_spec::runtime::{Arch, LinuxSeccomp, LinuxSeccompArg, LinuxSeccompOperato
 
 use self::generate::{Random, random_profile, value};
 use self::oracle::{loads_the_number, oracle, scmp_arch};
+use seccompiler::sock_filter;
+
 use super::abi::{self, Abi, Args, Name, X32_BIT};
 use super::interpreter::{Data, check, run};
 use super::profile::{ENOSYS, Profile, profile};
@@ -106,14 +108,20 @@ fn opinion(
     opinion
 }
 
-/// What must come out, given libseccomp's verdict: its own but for the differences we mean.
-fn expected(translated: &Profile<'_>, abis: &[&'static Abi], data: (u32, u32), scmp: u32) -> u32 {
+/// What must come out, given libseccomp's verdict: its own but for the differences we mean, which
+/// need no verdict.
+fn expected(
+    translated: &Profile<'_>,
+    abis: &[&'static Abi],
+    data: (u32, u32),
+    scmp: Option<u32>,
+) -> Option<u32> {
     let (audit, nr) = data;
     let abi = abis.iter().find(|a| a.audit == audit && (a.numbers.0..=a.numbers.1).contains(&nr));
     let Some(abi) = abi else {
         // Foreign, but -1 is a tracer's.
         let foreign = audit != Arch::ScmpArchX86_64 as u32 || nr != u32::MAX;
-        return if foreign { libc::SECCOMP_RET_KILL_PROCESS } else { scmp };
+        return if foreign { Some(libc::SECCOMP_RET_KILL_PROCESS) } else { scmp };
     };
     let names = translated.entries.iter().flat_map(|entry| entry.names);
     let names = names.map(|n| Name::new(n));
@@ -122,7 +130,7 @@ fn expected(translated: &Profile<'_>, abis: &[&'static Abi], data: (u32, u32), s
     let newest_is_known = newest > abi.numbers.0;
     let setup = abi.unknown_is_zero && nr == 0;
     if translated.masks_new_calls() && newest_is_known && (nr > newest || setup) {
-        return ENOSYS;
+        return Some(ENOSYS);
     }
     scmp
 }
@@ -176,38 +184,57 @@ fn masks_nothing(spec: &LinuxSeccomp) -> bool {
 struct Tally {
     profiles: usize,
     refused_by_libseccomp: usize,
-    refused_by_both: usize,
+    refused_by_us: usize,
     broken_in_libseccomp: usize,
+    not_asked: usize,
     calls: usize,
+    calls_of_both: usize,
     calls_ruled_otherwise: usize,
+}
+
+/// libseccomp 2.5.4 never ends on some sets of contradicting rules: seed 1098 on riscv64, 6906 on
+/// x86_64. From this seed on it is not asked about such rules; the book still is.
+const ASKED_ABOUT_CONTRADICTIONS: u64 = 1000;
+
+/// libseccomp's program, if it makes a sound one.
+fn sound_oracle(
+    seed: u64,
+    spec: &LinuxSeccomp,
+    family: &[&'static Abi],
+    coherent: bool,
+    tally: &mut Tally,
+) -> Option<Vec<sock_filter>> {
+    if !coherent && seed >= ASKED_ABOUT_CONTRADICTIONS {
+        tally.not_asked += 1;
+        return None;
+    }
+    let Ok(theirs) = oracle(spec, family, 1 + (seed % 2) as u32) else {
+        tally.refused_by_libseccomp += 1;
+        return None;
+    };
+    if !loads_the_number(&theirs, family) {
+        tally.broken_in_libseccomp += 1;
+        return None;
+    }
+    Some(theirs)
 }
 
 fn compare(seed: u64, family: &[&'static Abi], coherent: bool, tally: &mut Tally) {
     let mut random = Random(seed);
     let spec = random_profile(&mut random, family, coherent);
     let context = || format!("seed {seed}: {}", serde_json::to_string(&spec).unwrap());
-    let theirs = oracle(&spec, family, 1 + (seed % 2) as u32);
-    let ours = compile_for(&spec, family);
     tally.profiles += 1;
-    let ours = match (ours, &theirs) {
-        (Ok(ours), _) => ours.program,
-        (Err(_), Err(_)) => {
-            tally.refused_by_both += 1;
+    let theirs = sound_oracle(seed, &spec, family, coherent, tally);
+    let ours = match compile_for(&spec, family) {
+        Ok(ours) => ours.program,
+        // To libseccomp a full mask is another condition than equality, so it does not notice.
+        Err(_) if theirs.is_none() || masks_nothing(&spec) => {
+            tally.refused_by_us += 1;
             return;
         }
-        // To libseccomp a full mask is another condition than equality, so it does not notice.
-        (Err(_), Ok(_)) if masks_nothing(&spec) => return,
-        (Err(error), Ok(_)) => panic!("{error} but libseccomp takes it; {}", context()),
+        Err(error) => panic!("{error} but libseccomp takes it; {}", context()),
     };
     check(&ours);
-    let Ok(theirs) = theirs else {
-        tally.refused_by_libseccomp += 1;
-        return;
-    };
-    if !loads_the_number(&theirs, family) {
-        tally.broken_in_libseccomp += 1;
-        return;
-    }
     let listed = abis(&spec, family);
     let translated = profile(&spec).unwrap();
     for abi in family {
@@ -219,21 +246,23 @@ fn compare(seed: u64, family: &[&'static Abi], coherent: bool, tally: &mut Tally
             let abi = family.iter().find(owner).unwrap();
             let data = Data::new(abi, nr, args);
             let (our, _) = run(&ours, &data);
-            let (their, _) = run(&theirs, &data);
-            let wanted = expected(&translated, &listed, (abi.audit, nr), their);
-            tally.calls += 1;
-            let context =
-                || format!("{:?} nr {nr} {args:x?}: {our:#x} {their:#x}; {}", abi.scmp, context());
+            let context = || format!("{:?} nr {nr} {args:x?}: {our:#x}; {}", abi.scmp, context());
             let opinion = opinion(&spec, &translated, abi, nr, args);
-            let ruled = listed.iter().any(|known| known.scmp == abi.scmp)
-                && expected(&translated, &listed, (abi.audit, nr), 0) == 0;
-            if ruled && opinion.actions.is_empty() {
-                assert_eq!(our, translated.default, "{}", context());
-            } else if ruled {
-                assert!(opinion.actions.contains(&our), "{opinion:?}; {}", context());
+            let decided = expected(&translated, &listed, (abi.audit, nr), None);
+            let known = listed.iter().any(|known| known.scmp == abi.scmp);
+            tally.calls += 1;
+            match decided {
+                Some(decided) => assert_eq!(our, decided, "{}", context()),
+                None if !known || opinion.actions.is_empty() => {
+                    assert_eq!(our, translated.default, "{}", context());
+                }
+                None => assert!(opinion.actions.contains(&our), "{opinion:?}; {}", context()),
             }
-            if our != wanted {
-                assert!(!opinion.simple, "want {wanted:#x}; {}", context());
+            let Some(theirs) = &theirs else { continue };
+            let their = run(theirs, &data).0;
+            tally.calls_of_both += 1;
+            if Some(our) != expected(&translated, &listed, (abi.audit, nr), Some(their)) {
+                assert!(!opinion.simple, "libseccomp {their:#x}; {}", context());
                 tally.calls_ruled_otherwise += 1;
             }
         }
