@@ -5,7 +5,8 @@
 //! namespace can't be taken back, and from within a new one others can't be joined, so only then
 //! does a middle process do the joining and the clone; it clones with `CLONE_PARENT`, so the caller
 //! waits for the container's process as its own child in either case, and hands over its pid and
-//! pidfd.
+//! pidfd. The same goes for a caller that could not come back, because it has power only over a
+//! user namespace below the one that its pid namespace belongs to (rootless Podman).
 
 use std::fs::File;
 use std::io::Write;
@@ -55,14 +56,14 @@ pub struct Child {
 /// # Errors
 /// When a namespace can't be joined or made.
 pub fn spawn(birth: &Birth<'_>) -> Result<Option<Child>> {
-    match (birth.user, birth.joins) {
-        (None, None) => directly(birth),
-        _ => through_middle(birth),
+    if birth.user.is_some() || birth.joins.is_some() {
+        return through_middle(birth);
     }
+    let back = Back::before(birth)?;
+    if back.is_barred()? { through_middle(birth) } else { directly(birth, &back) }
 }
 
-fn directly(birth: &Birth<'_>) -> Result<Option<Child>> {
-    let back = Back::before(birth)?;
+fn directly(birth: &Birth<'_>, back: &Back) -> Result<Option<Child>> {
     let born = make(birth, 0);
     match born {
         Ok(Cloned::Child) => Ok(None),
@@ -113,6 +114,14 @@ impl Back {
             pid: birth.pid.map(|_| open("/proc/self/ns/pid")).transpose()?,
             time: birth.time.map(|_| open("/proc/self/ns/time")).transpose()?,
         })
+    }
+
+    /// Whether it can't be gone back to: joining a namespace needs power over it even from inside.
+    fn is_barred(&self) -> Result<bool> {
+        match self.go() {
+            Err(Error::Sys { errno: Errno::EPERM, .. }) => Ok(true),
+            other => other.map(|()| false),
+        }
     }
 
     fn go(&self) -> Result<()> {

@@ -33,11 +33,11 @@ pub struct Sets {
 
 impl Sets {
     /// Validates `caps`, the value at the JSON path `path` (`process.capabilities`). Absent sets,
-    /// or no capabilities at all, are empty sets.
+    /// or no capabilities at all, are empty sets. `root` says whether they are for uid 0.
     ///
     /// # Errors
     /// A config error when effective asks for more than permitted: the kernel has no such state.
-    pub fn new(caps: Option<&LinuxCapabilities>, path: &str) -> Result<Self> {
+    pub fn new(caps: Option<&LinuxCapabilities>, root: bool, path: &str) -> Result<Self> {
         let Some(caps) = caps else { return Ok(Self::default()) };
         let mut sets = Self {
             bounding: mask(caps.bounding().as_ref()),
@@ -56,11 +56,18 @@ impl Sets {
         // The kernel keeps ambient within both; peers only warn, and managers rely on it.
         let beyond = sets.ambient & !(sets.permitted & sets.inheritable);
         if beyond != 0 {
-            tracing::warn!(
+            let words = format!(
                 "{}: {} left out: an ambient capability must be permitted and inheritable",
                 json_path(path, "ambient"),
                 names(beyond)
             );
+            // Root keeps its permitted set through every exec without them: nothing is lost, and
+            // buildah, which asks so for every step, shows warnings among the step's own words.
+            if root && beyond & !sets.effective == 0 {
+                tracing::debug!("{words}");
+            } else {
+                tracing::warn!("{words}");
+            }
             sets.ambient &= !beyond;
         }
         Ok(sets)
@@ -299,7 +306,7 @@ mod tests {
     fn effective_beyond_permitted_is_a_config_error() {
         let mut caps = sets(&[Capability::Kill], &[]);
         caps.set_effective(Some(HashSet::from([Capability::Kill])));
-        let error = Sets::new(Some(&caps), "process.capabilities").unwrap_err().to_string();
+        let error = Sets::new(Some(&caps), false, "process.capabilities").unwrap_err().to_string();
         assert_eq!(
             error,
             "config.json: process.capabilities.effective: CAP_KILL is not in permitted"
@@ -310,9 +317,9 @@ mod tests {
     fn ambient_stays_within_permitted_and_inheritable() {
         let mut caps = sets(&[Capability::Kill], &[Capability::Kill]);
         caps.set_ambient(Some(HashSet::from([Capability::Kill])));
-        assert_eq!(Sets::new(Some(&caps), "p").unwrap().ambient, 0);
+        assert_eq!(Sets::new(Some(&caps), false, "p").unwrap().ambient, 0);
         caps.set_inheritable(Some(HashSet::from([Capability::Kill])));
-        assert_eq!(Sets::new(Some(&caps), "p").unwrap().ambient, 1 << 5);
+        assert_eq!(Sets::new(Some(&caps), false, "p").unwrap().ambient, 1 << 5);
     }
 
     #[test]
@@ -339,7 +346,7 @@ mod tests {
     #[test]
     fn no_capabilities_means_none() {
         in_child(|| {
-            let granted = Sets::new(None, "p").unwrap().limit_bounding().unwrap();
+            let granted = Sets::new(None, false, "p").unwrap().limit_bounding().unwrap();
             granted.apply().unwrap();
             assert_eq!(current().unwrap(), Sets::default());
         });

@@ -2,7 +2,8 @@
 //!
 //! Promise: `create` already fails for what `start` could not run, in the words that managers match
 //! (dockerd: exit codes 126 and 127; podman alike): `executable file not found in $PATH`,
-//! `permission denied`, `no such file or directory`, `is a directory`.
+//! `permission denied`, `no such file or directory`. A directory is both, `is a directory:
+//! permission denied`, because Docker 20.10 knows only the second words, execve(2)'s own EACCES.
 //!
 //! Order: after the identity and the cwd are the container's, because permission and relative names
 //! depend on both; and after the pivot, with the container's own PATH.
@@ -27,6 +28,10 @@ pub fn look_up(name: &CStr, env: &Env) -> Result<CString> {
     if name.to_bytes().contains(&b'/') {
         return match executable(name) {
             Ok(()) => Ok(name.to_owned()),
+            Err(Errno::EISDIR) => {
+                let words = format!("exec: {name:?}: is a directory: permission denied");
+                Err(Error::Failed(words))
+            }
             Err(errno) => Err(Error::sys(format!("exec: {name:?}"), errno)),
         };
     }
@@ -85,7 +90,7 @@ mod tests {
         assert_eq!(words(c"foo"), r#"exec: "foo": executable file not found in $PATH"#);
         assert_eq!(words(c"text"), r#"exec: "text": executable file not found in $PATH"#);
         assert_eq!(words(c"/no/x"), r#"exec: "/no/x": no such file or directory"#);
-        assert_eq!(words(c"/tmp"), r#"exec: "/tmp": is a directory"#);
+        assert_eq!(words(c"/tmp"), r#"exec: "/tmp": is a directory: permission denied"#);
         assert_eq!(words(c"/bin/sh/x"), r#"exec: "/bin/sh/x": not a directory"#);
         assert_eq!(words(&text), format!("exec: {text:?}: permission denied"));
     }

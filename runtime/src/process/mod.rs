@@ -91,7 +91,11 @@ impl Plan {
             env: env::Env::new(process.env().as_deref().unwrap_or_default(), &at("env"))?,
             cwd: cwd::Cwd::new(process.cwd(), &at("cwd"))?,
             identity: user::Identity::new(process.user(), &at("user"))?,
-            caps: caps::Sets::new(process.capabilities().as_ref(), &at("capabilities"))?,
+            caps: caps::Sets::new(
+                process.capabilities().as_ref(),
+                process.user().uid() == 0,
+                &at("capabilities"),
+            )?,
             rlimits: rlimits::plan(
                 process.rlimits().as_deref().unwrap_or_default(),
                 &at("rlimits"),
