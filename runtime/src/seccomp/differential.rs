@@ -9,7 +9,9 @@ mod generate;
 mod oracle;
 
 use libseccomp::ScmpSyscall;
-use oci_spec::runtime::{Arch, LinuxSeccomp, LinuxSeccompArg, LinuxSeccompOperator as Op};
+use oci_spec::runtime::{
+    Arch, LinuxSeccomp, LinuxSeccompArg, LinuxSeccompOperator as Op, LinuxSyscall,
+};
 
 use self::generate::{Random, random_profile, value};
 use self::oracle::{loads_the_number, oracle, scmp_arch};
@@ -139,8 +141,9 @@ fn calls(random: &mut Random, spec: &LinuxSeccomp, abi: &Abi) -> Vec<(u32, [u64;
     let mut numbers =
         vec![0, 1, u32::MAX, X32_BIT, X32_BIT - 1, X32_BIT | 547, 5000, random.next() as u32 % 600];
     let syscalls = spec.syscalls().as_deref().unwrap_or_default();
-    numbers
-        .extend(syscalls.iter().flat_map(|s| s.names()).filter_map(|n| abi.number(&Name::new(n))));
+    numbers.extend(
+        syscalls.iter().flat_map(LinuxSyscall::names).filter_map(|n| abi.number(&Name::new(n))),
+    );
     if let Some(m) = &abi.multiplexers {
         numbers.extend([m.socketcall, m.ipc]);
     }

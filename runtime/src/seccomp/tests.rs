@@ -330,7 +330,7 @@ fn the_notification_fd_gets_out_by_write_alone() {
     let pidfd = match clone3(&CloneArgs::default()).unwrap() {
         Cloned::Child => {
             nix::sys::prctl::set_no_new_privs().ok();
-            let notify = filter.load().ok().flatten().map_or(-1, |fd| fd.into_raw_fd());
+            let notify = filter.load().ok().flatten().map_or(-1, IntoRawFd::into_raw_fd);
             let number = notify.to_ne_bytes();
             let (fd, pointer) = (theirs.as_raw_fd() as u64, number.as_ptr() as u64);
             call(libc::SYS_write, &[fd, pointer, number.len() as u64]);

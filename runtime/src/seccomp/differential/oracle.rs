@@ -78,7 +78,8 @@ pub(super) fn oracle(
             let Ok(number) = ScmpSyscall::from_name(name) else { continue };
             let args: Vec<_> =
                 syscall.args().as_deref().unwrap_or_default().iter().map(scmp_arg).collect();
-            let indices = syscall.args().as_deref().unwrap_or_default().iter().map(|a| a.index());
+            let indices =
+                syscall.args().as_deref().unwrap_or_default().iter().map(LinuxSeccompArg::index);
             let mut seen = [0; 6];
             indices.for_each(|i| seen[i] += 1);
             if args.is_empty() {
