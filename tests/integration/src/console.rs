@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{IoSliceMut, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -47,21 +47,8 @@ impl ConsoleSocket {
         wait_readable(self.listener.as_fd(), "a console to be sent");
         let (stream, _) = self.listener.accept().expect("accept on the console socket");
         wait_readable(stream.as_fd(), "the console's message");
-        let mut buffer = [0_u8; 4096];
-        let mut space = nix::cmsg_space!([RawFd; 4]);
-        let mut slices = [IoSliceMut::new(&mut buffer)];
-        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-        let got = recvmsg::<()>(stream.as_raw_fd(), &mut slices, Some(&mut space), flags)
-            .expect("receive the console");
-        let mut fds = Vec::new();
-        for control in got.cmsgs().expect("control messages") {
-            if let ControlMessageOwned::ScmRights(more) = control {
-                fds.extend(more.into_iter().map(own));
-            }
-        }
+        let (name, mut fds) = receive(&stream);
         assert_eq!(fds.len(), 1, "exactly one descriptor is sent");
-        let length = got.bytes;
-        let name = String::from_utf8_lossy(&buffer[..length]).into_owned();
         Terminal { master: fds.remove(0).into(), name, seen: String::new() }
     }
 }
@@ -108,6 +95,25 @@ impl Terminal {
             _ => false,
         }
     }
+}
+
+/// One message with the descriptors it carries.
+#[track_caller]
+pub fn receive(stream: &UnixStream) -> (String, Vec<OwnedFd>) {
+    let mut buffer = [0_u8; 4096];
+    let mut space = nix::cmsg_space!([RawFd; 4]);
+    let mut slices = [IoSliceMut::new(&mut buffer)];
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+    let got = recvmsg::<()>(stream.as_raw_fd(), &mut slices, Some(&mut space), flags)
+        .expect("receive a descriptor");
+    let mut fds = Vec::new();
+    for control in got.cmsgs().expect("control messages") {
+        if let ControlMessageOwned::ScmRights(more) = control {
+            fds.extend(more.into_iter().map(own));
+        }
+    }
+    let length = got.bytes;
+    (String::from_utf8_lossy(&buffer[..length]).into_owned(), fds)
 }
 
 #[allow(unsafe_code)]

@@ -171,7 +171,7 @@ fn wrong_types_name_their_path(t: &Test) {
         ("mounts", json!({})),
         ("mounts.0.options", json!("ro")),
         ("mounts.1.destination", json!(null)),
-        ("hooks", json!([])),
+        ("hooks", json!("none")),
         ("hooks.prestart", json!({})),
         ("annotations", json!({"a": 1})),
         ("linux", json!(1)),

@@ -66,6 +66,14 @@ pub fn run(verb: &str, args: &[&str]) -> Result<Value, String> {
             in_child(|| Ok(errno(sys::touch_memory(number(first)? as usize).map(|()| 0))))
         }
         "burn" => burn(number(first)?),
+        "notify-ready" => {
+            let path = std::env::var("NOTIFY_SOCKET").map_err(|e| e.to_string())?;
+            let socket = std::os::unix::net::UnixDatagram::unbound();
+            socket
+                .and_then(|socket| socket.send_to(b"READY=1\n", path))
+                .map_err(|e| e.to_string())?;
+            Ok(Value::Null)
+        }
         "zombie" => zombie(),
         "orphan" => orphan(),
         "hook" => agent::hook(args),
