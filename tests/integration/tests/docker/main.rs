@@ -31,6 +31,8 @@ type Test = fn(&Docker) -> Verdict;
 static CONTAINERD: Mutex<Option<Daemon>> = Mutex::new(None);
 /// The bridge of the ordinary daemon.
 pub(crate) const BRIDGE: &str = "corten0";
+/// The bridge of the daemon with `--userns-remap`.
+const REMAP_BRIDGE: &str = "corten1";
 /// The ordinary daemon.
 static MAIN: RwLock<Option<Docker>> = RwLock::new(None);
 /// The daemon with `--userns-remap`; the crash test takes it exclusively.
@@ -43,16 +45,21 @@ fn main() -> ExitCode {
 fn start(sandbox: &Sandbox) -> Result<(), Stop> {
     let archive = image::archive(&sandbox.dir)?;
     *CONTAINERD.lock()? = Some(docker::containerd(sandbox)?);
-    // A bridge of our own: a daemon without one deletes the default `docker0` of its neighbour.
-    let ip = |words: &[&str]| Run::new("ip").args(words).ok();
-    ip(&["link", "add", BRIDGE, "type", "bridge"])?;
-    ip(&["addr", "add", "172.30.77.1/24", "dev", BRIDGE])?;
-    ip(&["link", "set", BRIDGE, "up"])?;
+    // Bridges of our own: a daemon without one deletes the default `docker0` of its neighbour.
+    bridge(BRIDGE, "172.30.77.1/24")?;
+    bridge(REMAP_BRIDGE, "172.30.78.1/24")?;
     *MAIN.write()? = Some(Docker::start(sandbox, "main", &["--bridge", BRIDGE], &archive)?);
     let remap = format!("--userns-remap={USER}");
-    let options = [remap.as_str(), "--live-restore", "--bridge=none", "--iptables=false"];
+    let options = [remap.as_str(), "--live-restore", "--bridge", REMAP_BRIDGE, "--iptables=false"];
     *REMAP.write()? = Some(Docker::start(sandbox, "remap", &options, &archive)?);
     Ok(())
+}
+
+fn bridge(name: &str, address: &str) -> Result<(), Stop> {
+    let ip = |words: &[&str]| Run::new("ip").args(words).ok();
+    ip(&["link", "add", name, "type", "bridge"])?;
+    ip(&["addr", "add", address, "dev", name])?;
+    ip(&["link", "set", name, "up"]).map(drop)
 }
 
 fn stop(_: &Sandbox) -> Result<(), Stop> {

@@ -15,6 +15,7 @@ pub(crate) const TESTS: &[(&str, crate::Test)] = &[
     ("devices", devices),
     ("capabilities", capabilities),
     ("limits", limits),
+    ("network", network),
     ("exec", exec),
     ("terminal", terminal),
     ("read_only", read_only),
@@ -112,6 +113,17 @@ fn limits(docker: &Docker) -> Verdict {
     let script = "cd /sys/fs/cgroup; cat memory/memory.limit_in_bytes pids/pids.max 2>/dev/null || \
                   cat memory.max pids.max; ulimit -Sn; ulimit -Hn";
     same("limits", &docker.sh(&options, script)?, "67108864\n33\n50\n60")
+}
+
+fn network(docker: &Docker) -> Verdict {
+    // The daemon wires the container's network in a hook, between create and start.
+    let script = "ip -o -4 addr show eth0; ping -c 1 -W 5 172.30.78.1 | grep received; \
+                  ip link set eth0 down 2>&1; ls /sys/class/net; mount | grep ' /sys '";
+    let seen = docker.sh(&["--network", "bridge", "--cap-add", "NET_ADMIN"], script)?;
+    for wanted in ["inet 172.30.78.", "1 packets received", "eth0\nlo\n", "sysfs on /sys"] {
+        contains("network", &seen, wanted)?;
+    }
+    lacks("the network is the container's to change", &seen, "ermi")
 }
 
 fn exec(docker: &Docker) -> Verdict {
