@@ -262,10 +262,12 @@ pub struct Present {
     pub setattr: bool,
 }
 
-/// Asks each call with arguments that change nothing. A seccomp sandbox around us answers `ENOSYS` or
-/// `EPERM` for all arguments, the kernel itself `EBADF` or `EFAULT`.
+/// Asks each call with arguments that change nothing. A seccomp sandbox around us answers `ENOSYS`,
+/// `EPERM` or `EINVAL` for all arguments, the kernel itself `EBADF` or `EFAULT`.
 pub fn present() -> Present {
-    let answers = |ret: libc::c_long| !matches!(check(ret), Err(Errno::ENOSYS | Errno::EPERM));
+    let answers = |ret: libc::c_long| {
+        !matches!(check(ret), Err(Errno::ENOSYS | Errno::EPERM | Errno::EINVAL))
+    };
     let null = std::ptr::null::<libc::c_char>();
     let empty = c"".as_ptr();
     let nop = RawMountAttr { attr_set: 0, attr_clr: 0, propagation: 0, userns_fd: 0 };
