@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
 use crate::error::Doing;
-use crate::sys::fs::{openat2, resolve};
+use crate::rootfs::path::open_beneath;
 use crate::{Error, Result};
 
 /// What to write, in the order of the names.
@@ -127,12 +127,10 @@ impl Plan {
     /// # Errors
     /// The name and the errno: `ENOENT` when the kernel has no such parameter, `EINVAL` for its value.
     pub fn apply(&self, proc_sys: BorrowedFd<'_>) -> Result<()> {
-        let how = resolve::BENEATH | resolve::NO_SYMLINKS | resolve::NO_XDEV;
         for setting in &self.settings {
             let doing = || format!("set sysctl {}", setting.name);
-            let path = std::ffi::CString::new(setting.path.as_str());
-            let path = path.map_err(|_| Error::Failed(doing()))?;
-            let file = openat2(proc_sys, &path, libc::O_WRONLY, 0, how).doing(doing)?;
+            let file =
+                open_beneath(proc_sys, setting.path.as_ref(), libc::O_WRONLY).doing(doing)?;
             // One write: the kernel takes a value whole.
             std::fs::File::from(file).write_all(setting.value.as_bytes()).doing(doing)?;
         }

@@ -33,8 +33,10 @@ pub mod signals;
 pub mod tty;
 pub mod user;
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -42,7 +44,6 @@ use oci_spec::runtime::Process;
 
 use crate::error::{Doing, Error, Result};
 use crate::sys;
-use crate::sys::fs::resolve;
 
 /// A process, validated. One of these serves the container's init and every exec.
 #[derive(Clone, Debug)]
@@ -177,17 +178,10 @@ pub(crate) fn open_in_root(
     path: &CStr,
     flags: OFlag,
 ) -> std::result::Result<OwnedFd, Errno> {
-    let how = resolve::IN_ROOT | resolve::NO_MAGICLINKS;
     // openat2 refuses flags that O_PATH makes meaningless.
     let no_tty = if flags.contains(OFlag::O_PATH) { OFlag::empty() } else { OFlag::O_NOCTTY };
-    // EAGAIN: something was renamed while a ".." was resolved; an attacker can make that go on.
-    for _ in 0..64 {
-        match sys::fs::openat2(root, path, (flags | no_tty).bits(), 0, how) {
-            Err(Errno::EAGAIN) => {}
-            other => return other,
-        }
-    }
-    Err(Errno::EAGAIN)
+    let path = Path::new(OsStr::from_bytes(path.to_bytes()));
+    crate::rootfs::path::open(root, path, (flags | no_tty).bits())
 }
 
 #[cfg(test)]

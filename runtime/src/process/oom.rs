@@ -6,7 +6,6 @@
 //! Order: by the parent, in the host's /proc, before the process becomes undumpable (its files in
 //! /proc then belong to root) and before it starts.
 
-use std::ffi::CString;
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::os::fd::BorrowedFd;
@@ -16,8 +15,7 @@ use nix::fcntl::OFlag;
 use nix::unistd::Pid;
 
 use crate::error::{Doing, Error, Result};
-use crate::sys;
-use crate::sys::fs::resolve;
+use crate::rootfs::path::open_beneath;
 
 /// -1000 (never) to 1000 (first).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,11 +40,8 @@ impl Score {
 /// `EACCES` to lower it without `CAP_SYS_RESOURCE`, unless `rootless`; or a read-back that differs.
 pub fn write(proc: BorrowedFd<'_>, pid: Pid, score: Score, rootless: bool) -> Result<()> {
     let doing = || format!("write {} to /proc/{pid}/oom_score_adj", score.0);
-    let path = CString::new(format!("{pid}/oom_score_adj"))
-        .map_err(|_| Error::Failed("NUL in a pid".to_owned()))?;
-    let flags = OFlag::O_RDWR.bits();
-    let how = resolve::BENEATH | resolve::NO_XDEV | resolve::NO_SYMLINKS;
-    let opened = sys::fs::openat2(proc, &path, flags, 0, how);
+    let path = format!("{pid}/oom_score_adj");
+    let opened = open_beneath(proc, path.as_ref(), OFlag::O_RDWR.bits());
     let mut file = match opened {
         Err(Errno::EACCES | Errno::EPERM) if rootless => return Ok(()),
         other => File::from(other.doing(doing)?),

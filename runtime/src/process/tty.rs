@@ -32,8 +32,8 @@ use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 
 use super::{json_path, open_in_root};
 use crate::error::{Doing, Error, Result};
+use crate::rootfs::path::open_beneath;
 use crate::sys;
-use crate::sys::fs::resolve;
 use crate::sys::tty::{self, Size};
 
 /// `DEVPTS_SUPER_MAGIC` of statfs(2).
@@ -136,9 +136,8 @@ impl Pty {
         if !is_devpts {
             return Err(Error::Failed(format!("{}: no devpts is mounted there", doing())));
         }
-        let how = resolve::BENEATH | resolve::NO_XDEV | resolve::NO_SYMLINKS;
         let flags = (OFlag::O_RDWR | OFlag::O_NOCTTY).bits();
-        let master = sys::fs::openat2(&dir, c"ptmx", flags, 0, how).doing(doing)?;
+        let master = open_beneath(&dir, Path::new("ptmx"), flags).doing(doing)?;
         let stat = fstat(&master).doing(doing)?;
         let is_device =
             SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFCHR;

@@ -15,8 +15,8 @@ use nix::sys::stat::{Mode, fstatat, mkdirat};
 use nix::unistd::symlinkat;
 
 use super::mount::{Mounter, merged};
+use super::mounts::{Mount, NewFs};
 use super::path::{self, Want, c_path};
-use super::plan::{Mount, NewFs};
 use crate::error::Doing;
 use crate::sys::mount::{self as sys, attr};
 use crate::{Error, Result};

@@ -20,11 +20,6 @@ use nix::unistd::fchdir;
 use super::options::{Attrs, Propagation, ms};
 use crate::sys::mount::{self as sys, MountAttr, Present, attr};
 
-/// The fd's name in procfs.
-pub fn proc_name(fd: BorrowedFd<'_>) -> String {
-    format!("/proc/self/fd/{}", fd.as_raw_fd())
-}
-
 /// What this kernel offers, and the way around what it doesn't.
 #[derive(Debug)]
 pub struct Kernel {

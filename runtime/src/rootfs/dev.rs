@@ -13,9 +13,10 @@ use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, mknodat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, symlinkat, unlinkat};
 
+use super::devices::Device;
 use super::mount::Mounter;
 use super::path::{self, Want, kind};
-use super::plan::{Device, Plan};
+use super::plan::Plan;
 use crate::error::Doing;
 use crate::sys::mount as sys;
 use crate::{Error, Result};

@@ -13,9 +13,9 @@ use nix::fcntl::AT_FDCWD;
 use nix::sys::stat::fstat;
 
 use super::compat::{Kernel, missing, to_ms};
+use super::mounts::{Kind, Mount, NewFs};
 use super::options::{Attrs, ms};
 use super::path::{self, Found, Want, c_path};
-use super::plan::{Kind, Mount, NewFs};
 use super::{Cgroups, cgroups, copy_up};
 use crate::error::Doing;
 use crate::sys::mount::{self as sys, MountAttr, attr};

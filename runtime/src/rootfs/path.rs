@@ -87,6 +87,26 @@ pub fn open_plain(root: impl AsFd, path: &Path, flags: i32) -> Result<OwnedFd, E
     resolve(root.as_fd(), path, flags, resolve::IN_ROOT | resolve::NO_SYMLINKS)
 }
 
+/// Opens a file of a file system that is trusted, below `dir`: no link, nothing mounted over any part
+/// of the way. For the host's procfs.
+///
+/// # Errors
+/// The errno of the call; `EXDEV` when something is mounted there, `ELOOP` for a link.
+pub fn open_beneath(dir: impl AsFd, path: &Path, flags: i32) -> Result<OwnedFd, Errno> {
+    let dir = dir.as_fd();
+    let how = resolve::BENEATH | resolve::NO_SYMLINKS | resolve::NO_XDEV;
+    match openat2(dir, &c_path(path)?, flags, 0, how) {
+        Err(Errno::ENOSYS | Errno::EPERM | Errno::EINVAL) => {
+            let found = Walk { root: dir, links: 0, create: None }.open(path, flags)?;
+            if fstat(&found)?.st_dev != fstat(dir)?.st_dev {
+                return Err(Errno::EXDEV);
+            }
+            Ok(found)
+        }
+        other => other,
+    }
+}
+
 fn resolve(root: BorrowedFd<'_>, path: &Path, flags: i32, how: u64) -> Result<OwnedFd, Errno> {
     let name = c_path(if path.as_os_str().is_empty() { Path::new(".") } else { path })?;
     for _ in 0..MAX_RACES {
@@ -95,29 +115,12 @@ fn resolve(root: BorrowedFd<'_>, path: &Path, flags: i32, how: u64) -> Result<Ow
             // Missing before Linux 5.6, or hidden by a sandbox around us that predates it.
             Err(Errno::ENOSYS | Errno::EPERM | Errno::EINVAL) => {
                 let links = if how & resolve::NO_SYMLINKS == 0 { MAX_LINKS } else { 0 };
-                let found = Walk { root, links, create: None }.run(path)?;
-                return reopen(&found, flags);
+                return Walk { root, links, create: None }.open(path, flags);
             }
             other => return other,
         }
     }
     Err(Errno::EAGAIN)
-}
-
-/// An `O_PATH` fd opened again with other flags, by the kernel's own name for it.
-fn reopen(fd: &OwnedFd, flags: i32) -> Result<OwnedFd, Errno> {
-    let flags = OFlag::from_bits_retain(flags) | OFlag::O_CLOEXEC;
-    if flags.contains(OFlag::O_PATH) {
-        if flags.contains(OFlag::O_DIRECTORY) && !is_dir(fd)? {
-            return Err(Errno::ENOTDIR);
-        }
-        return fd.try_clone().map_err(|_| Errno::EMFILE);
-    }
-    if is_dir(fd)? {
-        return openat(fd, ".", flags, Mode::empty());
-    }
-    let name = super::compat::proc_name(fd.as_fd());
-    openat(nix::fcntl::AT_FDCWD, name.as_str(), flags & !OFlag::O_NOFOLLOW, Mode::empty())
 }
 
 /// The directory above, on disk or through a mount.
@@ -199,34 +202,48 @@ struct Walk<'fd> {
 }
 
 impl Walk<'_> {
+    /// With `O_PATH`, links followed.
     fn run(&mut self, path: &Path) -> Result<OwnedFd, Errno> {
+        self.open(path, libc::O_PATH)
+    }
+
+    fn open(&mut self, path: &Path, flags: i32) -> Result<OwnedFd, Errno> {
+        let flags = OFlag::from_bits_retain(flags) | OFlag::O_CLOEXEC;
         let mut todo: VecDeque<OsString> = names(path.as_os_str()).collect();
         // The directories from the root to where we stand: `..` goes back, never up on disk.
-        let mut stack: Vec<OwnedFd> = Vec::new();
+        let mut stack: Vec<(OwnedFd, OsString)> = Vec::new();
         while let Some(name) = todo.pop_front() {
             if name == ".." {
                 stack.pop();
                 continue;
             }
-            let here = stack.last().map_or(self.root, AsFd::as_fd);
+            let here = stack.last().map_or(self.root, |(fd, _)| fd.as_fd());
             let found = self.step(here, &name, todo.is_empty())?;
-            if kind(&fstat(&found)?) == SFlag::S_IFLNK {
-                self.links = self.links.checked_sub(1).ok_or(Errno::ELOOP)?;
-                let target = readlinkat(&found, "")?;
-                if target.as_bytes().first() == Some(&b'/') {
-                    stack.clear();
-                }
-                for name in names(&target).collect::<Vec<_>>().into_iter().rev() {
-                    todo.push_front(name);
-                }
+            let last_itself = todo.is_empty() && flags.contains(OFlag::O_NOFOLLOW);
+            if kind(&fstat(&found)?) != SFlag::S_IFLNK || last_itself {
+                stack.push((found, name));
                 continue;
             }
-            stack.push(found);
+            self.links = self.links.checked_sub(1).ok_or(Errno::ELOOP)?;
+            let target = readlinkat(&found, "")?;
+            if target.as_bytes().first() == Some(&b'/') {
+                stack.clear();
+            }
+            for name in names(&target).collect::<Vec<_>>().into_iter().rev() {
+                todo.push_front(name);
+            }
         }
-        match stack.pop() {
-            Some(fd) => Ok(fd),
-            None => openat(self.root, ".", O_STEP, Mode::empty()),
+        let Some((found, name)) = stack.pop() else {
+            return openat(self.root, ".", flags, Mode::empty());
+        };
+        let here = stack.last().map_or(self.root, |(fd, _)| fd.as_fd());
+        if !flags.contains(OFlag::O_PATH) {
+            return openat(here, name.as_os_str(), flags | OFlag::O_NOFOLLOW, Mode::empty());
         }
+        if flags.contains(OFlag::O_DIRECTORY) && !is_dir(&found)? {
+            return Err(Errno::ENOTDIR);
+        }
+        Ok(found)
     }
 
     /// One component below `here`, a link itself and not what it names.
@@ -354,6 +371,20 @@ mod tests {
         assert!(dirs.root.join("x/proc").is_dir());
     }
 
+    #[test]
+    fn beneath_is_beneath() {
+        let dirs = dirs();
+        fs::create_dir(dirs.root.join("d")).unwrap();
+        fs::write(dirs.root.join("d/f"), "x").unwrap();
+        symlink("f", dirs.root.join("d/l")).unwrap();
+        assert!(open_beneath(&dirs.fd, Path::new("d/f"), libc::O_RDWR).is_ok());
+        let refused =
+            |path: &str| open_beneath(&dirs.fd, Path::new(path), libc::O_RDWR).unwrap_err();
+        assert_eq!(refused("d/l"), Errno::ELOOP);
+        assert_eq!(refused("../outside"), Errno::EXDEV);
+        assert_eq!(refused("/d/f"), Errno::EXDEV);
+    }
+
     /// The walk by hand and openat2 agree.
     #[test]
     fn the_walk_resolves_as_the_kernel_does() {
@@ -369,6 +400,15 @@ mod tests {
             let by_kernel =
                 open(&dirs.fd, Path::new(path), libc::O_PATH).map(|fd| fstat(fd).unwrap().st_ino);
             assert_eq!(by_hand, by_kernel, "{path}");
+            for flags in
+                [libc::O_RDONLY, libc::O_PATH | libc::O_NOFOLLOW, libc::O_PATH | libc::O_DIRECTORY]
+            {
+                let mut walk = Walk { root: dirs.fd.as_fd(), links: MAX_LINKS, create: None };
+                let by_hand = walk.open(Path::new(path), flags).map(|fd| fstat(fd).unwrap().st_ino);
+                let by_kernel =
+                    open(&dirs.fd, Path::new(path), flags).map(|fd| fstat(fd).unwrap().st_ino);
+                assert_eq!(by_hand, by_kernel, "{path} {flags:#x}");
+            }
         }
     }
 }

@@ -5,7 +5,9 @@ use std::path::Path;
 use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
 
+use super::super::mounts::{Mapping, PROC_ALLOWED, parameters};
 use super::*;
+use crate::sys::mount::attr;
 
 fn spec(mounts: &Value, linux: &Value) -> Spec {
     let spec = json!({"ociVersion": "1.3.0", "root": {"path": "rootfs"}, "mounts": mounts,
@@ -147,6 +149,7 @@ fn read_only_waits_where_files_are_still_to_be_made() {
         (json!({"destination": "/dev", "type": "devtmpfs", "options": ["ro"]}), true),
         (json!({"destination": "/dev", "source": "/dev", "options": ["rbind", "ro"]}), true),
         (json!({"destination": "/run", "type": "tmpfs", "options": ["ro"]}), true),
+        (json!({"destination": "/run", "type": "tmpfs", "options": ["rro"]}), true),
         (json!({"destination": "/run", "type": "tmpfs", "options": ["ro", "rw"]}), false),
         (json!({"destination": "/sys", "type": "sysfs", "options": ["ro"]}), false),
     ] {

@@ -23,9 +23,11 @@ use nix::unistd::fchdir;
 use oci_spec::runtime::LinuxIdMapping;
 
 use super::compat::Kernel;
+use super::devices::Device;
+use super::mounts::{Bind, Idmap, Kind, Mapping};
 use super::options::{Propagation, ms};
 use super::path::{c_path, kind};
-use super::plan::{Bind, Device, Idmap, Kind, Mapping, Plan};
+use super::plan::Plan;
 use crate::error::Doing;
 use crate::sys::mount::{self as sys, MountAttr, attr};
 use crate::sys::process::{CloneArgs, Cloned, clone3, setns};
