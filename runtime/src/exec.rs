@@ -19,7 +19,7 @@ use oci_spec::runtime::{LinuxNamespaceType, Process as OciProcess, Spec};
 use crate::cgroup::Seats;
 use crate::create::{died, end};
 use crate::error::{Doing, Error, Result};
-use crate::init::hand_over;
+use crate::init::{hand_over, outlive_parent};
 use crate::namespaces;
 use crate::process::fds::Inherited;
 use crate::process::lsm::Attributes;
@@ -252,5 +252,6 @@ fn prepare<'a>(
         }
         None => tty::reopen_null(root.as_fd())?,
     }
+    outlive_parent()?;
     Program::settle(from.plan, from.confinement, attributes, from.inherited, to_parent)
 }

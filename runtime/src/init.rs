@@ -138,6 +138,7 @@ fn prepare<'a>(mut from: Inheritance<'a>, to_parent: &ToParent) -> Result<Progra
         None => tty::reopen_null(root.fd())?,
     }
     root.finish()?;
+    outlive_parent()?;
     Program::settle(plan.process.clone(), &plan.confinement, attributes, from.inherited, to_parent)
 }
 
@@ -146,13 +147,17 @@ fn hide() -> Result<()> {
     prctl::set_dumpable(false).doing(|| "prctl PR_SET_DUMPABLE".to_owned())
 }
 
-/// The parent writes the journal and the pid file, then may leave. From here on its end shows as the
-/// end of file; the signal would come for its ordinary exit too.
+/// From here on the parent's end shows as the end of file when we next talk; the signal would come
+/// for its ordinary exit too. Before a filter is loaded, which may know no prctl.
+pub(crate) fn outlive_parent() -> Result<()> {
+    prctl::set_pdeathsig(None).doing(|| "prctl PR_SET_PDEATHSIG".to_owned())
+}
+
+/// The parent writes the journal and the pid file, then may leave.
 pub(crate) fn hand_over(to_parent: &ToParent) -> Result<()> {
     for line in log::take() {
         to_parent.report(&Report::Log(line))?;
     }
-    prctl::set_pdeathsig(None).doing(|| "prctl PR_SET_PDEATHSIG".to_owned())?;
     to_parent.report(&Report::Ready)?;
     to_parent.wait(Go::Released)
 }

@@ -87,8 +87,8 @@ pub struct Program<'a> {
     plan: Plan,
     /// The filter that is still to be loaded.
     filter: Option<&'a Filter>,
-    /// The capabilities to go down to after that.
-    caps: Sets,
+    /// The capabilities to go down to after that, if one was kept for it.
+    down: Option<Sets>,
     inherited: Inherited,
     /// Kept until the parent has fetched it.
     listener: Option<OwnedFd>,
@@ -159,7 +159,8 @@ impl<'a> Program<'a> {
         if let Some(listener) = &listener {
             to_parent.report(&Report::Listener(listener.as_raw_fd()))?;
         }
-        Ok(Self { path, plan, filter, caps, inherited, listener })
+        let down = keep.then_some(caps);
+        Ok(Self { path, plan, filter, down, inherited, listener })
     }
 
     /// The parent has the listener: from now on the agent's is the only one, and its end is seen.
@@ -176,7 +177,7 @@ impl<'a> Program<'a> {
             if let Some(filter) = self.filter {
                 filter.load()?;
             }
-            self.caps.go_down()
+            self.down.as_ref().map_or(Ok(()), Sets::go_down)
         };
         match last() {
             Ok(()) => exec_path::execute(&self.path, &self.plan.args, &self.plan.env),
