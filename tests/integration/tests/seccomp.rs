@@ -43,6 +43,7 @@ fn main() -> ExitCode {
         notify_listener_gets_fd_and_state,
         notify_answers_reach_the_program,
         notify_of_exec,
+        no_capability_is_left_from_loading,
         notify_metadata_without_path_is_refused,
         notify_absent_socket_is_refused,
         notify_on_write_is_refused,
@@ -584,6 +585,27 @@ fn notify_of_exec(t: &Test) {
     }
     assert_eq!(state["state"]["pid"], json!(init), "{state}");
     assert_ne!(state["pid"], json!(init), "{state}");
+}
+
+/// A filter without no_new_privs takes CAP_SYS_ADMIN to load; the program has what was asked for.
+fn no_capability_is_left_from_loading(t: &Test) {
+    const KILL: u64 = 1 << 5;
+    let (_agent, path) = agent(t, 1, 95);
+    let plain = filtered(t, "SCMP_ACT_ALLOW", &[rule(&["mkdir"], "SCMP_ACT_ERRNO")]);
+    for mut b in [plain, notifying(t, &path)] {
+        b.set("process.noNewPrivileges", json!(false));
+        for set in ["bounding", "effective", "permitted"] {
+            b.set(&format!("process.capabilities.{set}"), json!(["CAP_KILL"]));
+        }
+        b.probe(&["report", "caps"]);
+        let caps = t.run(&b).ok().fact(0)["caps"].clone();
+        for set in ["bounding", "effective", "permitted"] {
+            assert_eq!(caps[set], json!(KILL), "{set}: {caps}");
+        }
+        for set in ["inheritable", "ambient"] {
+            assert_eq!(caps[set], json!(0), "{set}: {caps}");
+        }
+    }
 }
 
 /// "listenerMetadata ... MUST NOT be set if listenerPath is not set".
