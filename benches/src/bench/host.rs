@@ -15,17 +15,19 @@ const CGROUPS: &str = "/sys/fs/cgroup";
 #[derive(Debug)]
 pub struct Host {
     mounted: Vec<PathBuf>,
-    work: PathBuf,
+    work: [PathBuf; 2],
 }
 
 impl Host {
-    /// Makes the work directory and mounts what crun misses.
-    pub fn prepare(work: &Path) -> Result<Self, String> {
+    /// Makes the work directories and mounts what crun misses.
+    pub fn prepare(work: [&Path; 2]) -> Result<Self, String> {
         if !nix::unistd::geteuid().is_root() {
             return Err("needs root: it makes containers".to_owned());
         }
-        std::fs::create_dir_all(work).map_err(|error| format!("make {work:?}: {error}"))?;
-        let mut host = Host { mounted: Vec::new(), work: work.to_owned() };
+        for work in work {
+            std::fs::create_dir_all(work).map_err(|error| format!("make {work:?}: {error}"))?;
+        }
+        let mut host = Host { mounted: Vec::new(), work: work.map(Path::to_owned) };
         let left = std::fs::read_to_string(format!("{CGROUPS}/unified/cgroup.controllers"))
             .unwrap_or_default();
         for controller in left.split_whitespace() {
@@ -60,7 +62,9 @@ impl Host {
             complain(umount(&target).map_err(std::io::Error::from), &target);
             complain(std::fs::remove_dir(&target), &target);
         }
-        complain(std::fs::remove_dir_all(&self.work), &self.work);
+        for work in &self.work {
+            complain(std::fs::remove_dir_all(work), work);
+        }
     }
 }
 

@@ -74,7 +74,7 @@ impl Runtime {
         let short = text(bundle::write(&options.work, &format!("{name}-short"), &["/bin/true"])?);
         let long =
             text(bundle::write(&options.work, &format!("{name}-long"), &["/bin/sleep", "1000"])?);
-        let root = text(options.work.join(format!("{name}-state")));
+        let root = text(options.state.join(name));
         let pid_file = text(options.work.join(format!("{name}.pid")));
         let program =
             text(program.canonicalize().map_err(|error| format!("{program:?}: {error}"))?);

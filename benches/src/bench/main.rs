@@ -41,7 +41,7 @@ fn main() -> ExitCode {
 
 /// The whole benchmark; true when the aims are met or nobody asked for them (`--check`).
 fn bench(options: &options::Options) -> Result<bool, String> {
-    let mut host = host::Host::prepare(&options.work)?;
+    let mut host = host::Host::prepare([&options.work, &options.state])?;
     let result = rounds(options);
     host.restore();
     let samples = result?;

@@ -20,8 +20,10 @@ pub struct Options {
     pub only: Option<Vec<String>>,
     pub check: bool,
     pub progress: bool,
-    /// Where bundles and state directories live.
+    /// Where bundles live.
     pub work: PathBuf,
+    /// Where the runtimes keep their state: memory, as `/run` is.
+    pub state: PathBuf,
 }
 
 impl Options {
@@ -41,6 +43,7 @@ impl Options {
             only: None,
             check: false,
             progress: std::io::IsTerminal::is_terminal(&std::io::stderr()),
+            state: memory_directory().join(format!("corten-bench-{}", std::process::id())),
             work: std::env::temp_dir().join(format!("corten-bench-{}", std::process::id())),
         };
         let mut arguments = std::env::args().skip(1);
@@ -70,4 +73,13 @@ impl Options {
     pub fn wants(&self, name: &str) -> bool {
         self.only.as_ref().is_none_or(|only| only.iter().any(|one| one == name))
     }
+}
+
+/// `/run` where it is in memory, as on a booted system; `/dev/shm` otherwise.
+fn memory_directory() -> &'static Path {
+    let in_memory = |path: &&&str| {
+        let kind = nix::sys::statfs::statfs(Path::new(path)).map(|fs| fs.filesystem_type());
+        kind == Ok(nix::sys::statfs::TMPFS_MAGIC)
+    };
+    Path::new(["/run", "/dev/shm"].iter().find(in_memory).unwrap_or(&"/tmp"))
 }
