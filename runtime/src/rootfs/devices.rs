@@ -103,6 +103,10 @@ impl Device {
         let rdev = if kind == libc::S_IFIFO {
             0
         } else {
+            // What a parser makes of absent numbers; as a node it would be an overlay's whiteout.
+            if (device.major(), device.minor()) == (0, 0) {
+                return Err(Error::config(json("major"), "missing: 0:0 is no device"));
+            }
             // dev_t in the kernel: 12 bits and 20 bits.
             let major = number("major", device.major(), 0xfff)?;
             libc::makedev(major, number("minor", device.minor(), 0xf_ffff)?)

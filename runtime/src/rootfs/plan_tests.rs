@@ -65,6 +65,7 @@ fn mistakes_have_a_json_path() {
         (json!({"rootfsPropagation": "sideways"}), "linux.rootfsPropagation"),
         (json!({"devices": [{"path": "/dev/x", "type": "a"}]}), "linux.devices[0].type"),
         (json!({"devices": [{"path": "/", "type": "c"}]}), "linux.devices[0].path"),
+        (json!({"devices": [{"path": "/dev/x", "type": "c"}]}), "linux.devices[0].major"),
         (
             json!({"devices": [{"path": "/dev/x", "type": "c", "major": -1}]}),
             "linux.devices[0].major",
