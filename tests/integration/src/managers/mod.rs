@@ -69,13 +69,10 @@ pub fn eventually(
 }
 
 /// Fails the test unless `left == right`, naming `what` was compared.
-pub fn same<T: PartialEq + std::fmt::Debug + ?Sized, U: std::fmt::Debug + ?Sized>(
-    what: &str,
-    seen: &T,
-    wanted: &U,
-) -> Verdict
+pub fn same<T, U>(what: &str, seen: &T, wanted: &U) -> Verdict
 where
-    T: PartialEq<U>,
+    T: PartialEq<U> + std::fmt::Debug + ?Sized,
+    U: std::fmt::Debug + ?Sized,
 {
     if seen == wanted {
         Ok(())

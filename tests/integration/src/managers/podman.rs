@@ -121,7 +121,7 @@ fn client(sandbox: &Sandbox, rootless: bool, dir: &Path) -> Result<Client, Stop>
         "[containers]\ndefault_ulimits = []\n\
          [network]\nnetwork_backend = \"netavark\"\nnetwork_config_dir = \"{place}/networks\"\n\
          [engine]\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\nruntime = \"{name}\"\n\
-         runtime_supports_json = [\"{name}\"]\n\
+         runtime_supports_json = [\"{name}\"]\nruntime_supports_nocgroup = [\"corten\"]\n\
          [engine.runtimes]\n{name} = [\"{}\"]\n",
         sandbox.runtime.display()
     );

@@ -275,7 +275,7 @@ fn demand(needs: &[(&str, &str)]) -> Result<(), Stop> {
 fn claim(dir: &Path) -> Result<File, Stop> {
     fs::create_dir(dir)?;
     fs::set_permissions(dir, fs::Permissions::from_mode(0o755))?;
-    let lock = File::options().create(true).write(true).mode(0o600).open(dir.join("lock"))?;
+    let lock = File::options().create_new(true).write(true).mode(0o600).open(dir.join("lock"))?;
     lock.lock()?;
     Ok(lock)
 }

@@ -28,6 +28,9 @@ use nix::sys::signal::Signal;
 /// A test of the ordinary daemon.
 type Test = fn(&Docker) -> Verdict;
 
+/// The tests of one module and their daemon.
+type Group = (&'static str, &'static RwLock<Option<Docker>>, &'static [(&'static str, Test)]);
+
 static CONTAINERD: Mutex<Option<Daemon>> = Mutex::new(None);
 /// The bridge of the ordinary daemon.
 pub(crate) const BRIDGE: &str = "corten0";
@@ -76,7 +79,7 @@ fn stop(_: &Sandbox) -> Result<(), Stop> {
 }
 
 fn trials() -> Vec<Trial> {
-    let groups: [(&'static str, &'static RwLock<Option<Docker>>, &[(&'static str, Test)]); 11] = [
+    let groups: [Group; 11] = [
         ("process", &MAIN, process::TESTS),
         ("isolation", &MAIN, isolation::TESTS),
         ("security", &MAIN, security::TESTS),

@@ -44,7 +44,7 @@ fn detached(docker: &Docker) -> Verdict {
     same("status", &container.inspect("{{.State.Status}}")?, "running")?;
     same("runtime", &container.inspect("{{.HostConfig.Runtime}}")?, "under-test")?;
     let line = std::fs::read(format!("/proc/{}/cmdline", container.pid()?))?;
-    same("command line of State.Pid", &line[..], &b"sleep\0600\0"[..])
+    same("command line of State.Pid", &line[..], &b"sleep\x00600\0"[..])
 }
 
 fn standard_streams(docker: &Docker) -> Verdict {

@@ -37,6 +37,7 @@ pub(crate) const TESTS: &[(&str, crate::Test)] = &[
     ("shm_and_sysctl", shm_and_sysctl),
     ("host_namespaces", host_namespaces),
     ("cgroup_namespace", cgroup_namespace),
+    ("no_cgroup", no_cgroup),
     ("umask_and_oom_score", umask_and_oom_score),
     ("preserved_descriptors", preserved_descriptors),
     ("pid_file", pid_file),
@@ -346,6 +347,17 @@ fn cgroup_namespace(podman: &Podman) -> Verdict {
     contains("limit", &private, "2048")?;
     let host = podman.sh(&["--cgroupns", "host"], script)?;
     contains("host", &host, &format!(":{}/libpod-", podman.sandbox.cgroup))
+}
+
+fn no_cgroup(podman: &Podman) -> Verdict {
+    if podman.sandbox.is_runc() {
+        return Err(Stop::Skip("runc has no --cgroup-manager disabled".into()));
+    }
+    let script = "grep :pids: /proc/self/cgroup || cat /proc/self/cgroup";
+    let words = ["run", "--rm", "--network", "none", "--cgroups", "disabled", "--cgroupns", "host"];
+    let seen = podman.command(&words).args([image::NAME, "sh", "-c", script]).ok()?;
+    let own = fs::read_to_string("/proc/self/cgroup")?;
+    contains("our own group", &own, &seen)
 }
 
 fn umask_and_oom_score(podman: &Podman) -> Verdict {
