@@ -1,18 +1,27 @@
 //! Standard output: written whole, and a failure to do so is a failure of the command.
 
-use std::io::Write;
+use std::os::fd::AsFd;
+
+use nix::errno::Errno;
+use nix::unistd::write;
 
 use crate::error::{Doing, Result};
 
-/// Writes `text` to standard output as it is.
+/// Writes `text` to standard output as it is, past the buffer of std, which would cut it in two.
 ///
 /// # Errors
 /// [`crate::Error::Sys`] if it cannot be written completely, a closed pipe included.
 pub fn print(text: &str) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())
-        .and_then(|()| out.flush())
-        .doing(|| "write to standard output".to_owned())
+    let stdout = std::io::stdout();
+    let mut left = text.as_bytes();
+    while !left.is_empty() {
+        match write(stdout.as_fd(), left) {
+            Ok(written) => left = &left[written..],
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno).doing(|| "write to standard output".to_owned()),
+        }
+    }
+    Ok(())
 }
 
 /// Lines of cells in columns of at least twelve characters with three between, as runc aligns them.

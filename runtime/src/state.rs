@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::Pid;
@@ -202,7 +203,7 @@ impl Stat {
     /// `ENOENT` or `ESRCH` when there is no such process.
     pub fn of(pid: Pid) -> Result<Self> {
         let path = format!("/proc/{pid}/stat");
-        let line = fs::read(&path).doing(|| format!("read {path}"))?;
+        let line = read(&path)?;
         Self::parse(&line).ok_or_else(|| Error::Failed(format!("read {path}: not understood")))
     }
 
@@ -240,8 +241,18 @@ impl Process {
 /// When `/proc` is not there.
 pub fn boot_id() -> Result<String> {
     let path = "/proc/sys/kernel/random/boot_id";
-    let id = fs::read_to_string(path).doing(|| format!("read {path}"))?;
-    Ok(id.trim_end().to_owned())
+    let id = read(path)?;
+    Ok(String::from_utf8_lossy(&id).trim_end().to_owned())
+}
+
+/// A file of procfs that fits in a page. It has no size to ask for first, and read piece by piece
+/// it would be made anew for each.
+fn read(path: &str) -> Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(4096);
+    fs::File::open(path)
+        .and_then(|file| file.take(4096).read_to_end(&mut bytes))
+        .doing(|| format!("read {path}"))?;
+    Ok(bytes)
 }
 
 #[cfg(test)]

@@ -50,11 +50,14 @@ pub struct Entry<'a> {
 impl<'a> Entry<'a> {
     /// The container of this journal, as it is now.
     pub fn new(state: &'a State, owner: &'a str) -> Self {
+        let status = state.status();
+        // Any other status means that the recorded process lives, or that there is none yet.
+        let init = state.init.filter(|_| status != Status::Stopped);
         Self {
             oci_version: &state.oci_version,
             id: &state.id,
-            pid: state.live_init().map_or(0, |init| init.pid),
-            status: state.status(),
+            pid: init.map_or(0, |init| init.pid),
+            status,
             bundle: &state.bundle,
             rootfs: &state.rootfs,
             created: &state.created,
