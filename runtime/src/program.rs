@@ -145,11 +145,8 @@ impl<'a> Program<'a> {
         }
         let mut filter = confinement.filter.as_ref();
         let keep = filter.is_some() && !plan.no_new_privileges;
-        if keep {
-            caps.with_admin()?.apply()?
-        } else {
-            caps.apply()?
-        }
+        let held = if keep { caps.with_admin()? } else { caps };
+        held.apply()?;
         let first = plan.args.first().ok_or_else(|| Error::Failed("no program".to_owned()))?;
         let path = exec_path::look_up(first, &plan.env)?;
         let mut listener = None;

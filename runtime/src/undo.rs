@@ -7,10 +7,13 @@
 
 use crate::error::Result;
 
+/// A step that takes something back, and its name.
+type Step<'a> = (&'static str, Box<dyn FnOnce() -> Result<()> + 'a>);
+
 /// What to take back, newest last.
 #[derive(Default)]
 pub struct Undo<'a> {
-    steps: Vec<(&'static str, Box<dyn FnOnce() -> Result<()> + 'a>)>,
+    steps: Vec<Step<'a>>,
 }
 
 impl std::fmt::Debug for Undo<'_> {

@@ -119,7 +119,7 @@ mod tests {
         fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
         let path = CString::new(file.to_str().unwrap()).unwrap();
         in_child(|| {
-            let error = execute(&path, &[path.clone()], &Env::default()).to_string();
+            let error = execute(&path, std::slice::from_ref(&path), &Env::default()).to_string();
             assert!(error.ends_with(": exec format error"), "{error}");
         });
     }

@@ -126,8 +126,10 @@ impl Oracle {
     fn unmount(&self, directory: &str) {
         for _ in 0..64 {
             let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-            let points = table.lines().filter_map(|line| line.split(' ').nth(4));
-            let Some(point) = points.filter(|p| p.starts_with(directory)).last() else { return };
+            let mut points = table.lines().filter_map(|line| line.split(' ').nth(4));
+            let Some(point) = points.rfind(|p| p.starts_with(directory)) else {
+                return;
+            };
             let _ = nix::mount::umount2(point, nix::mount::MntFlags::MNT_DETACH);
         }
     }

@@ -240,10 +240,13 @@ fn root_propagation(t: &Test) {
         let optional = words(mount_at(&seen, "/"), "optional");
         match expected {
             None => {
-                assert!(!optional.iter().any(|o| o.starts_with("shared")), "{word:?}: {optional:?}")
+                assert!(
+                    !optional.iter().any(|o| o.starts_with("shared")),
+                    "{word:?}: {optional:?}"
+                );
             }
             Some(start) => {
-                assert!(optional.iter().any(|o| o.starts_with(start)), "{word:?}: {optional:?}")
+                assert!(optional.iter().any(|o| o.starts_with(start)), "{word:?}: {optional:?}");
             }
         }
     }

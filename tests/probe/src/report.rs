@@ -16,7 +16,7 @@ pub fn report(only: &[&str]) -> Value {
     const SECTIONS: [Section; 33] = [
         ("pid", || json!(unistd::getpid().as_raw())),
         ("ppid", || json!(unistd::getppid().as_raw())),
-        ("sid", || json!(unistd::getsid(None).map(unistd::Pid::as_raw).unwrap_or(-1))),
+        ("sid", || json!(unistd::getsid(None).map_or(-1, unistd::Pid::as_raw))),
         ("pgid", || json!(unistd::getpgrp().as_raw())),
         ("uid", uids),
         ("gid", gids),

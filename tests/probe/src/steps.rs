@@ -42,7 +42,7 @@ pub fn run(verb: &str, args: &[&str]) -> Result<Value, String> {
         "die-by" => {
             let signal = number(first)? as i32;
             sys::ignore(signal, false);
-            let _ =
+            let _sent =
                 sys::raw(libc::SYS_kill, [std::process::id().into(), signal as u64, 0, 0, 0, 0]);
             Ok(Value::Null)
         }
@@ -120,7 +120,7 @@ fn sleep(seconds: &str) -> Result<Value, String> {
     }
     sys::block(&ENDING);
     // The name tells the host that from now on no signal is lost.
-    let _ = sys::raw(
+    let _named = sys::raw(
         libc::SYS_prctl,
         [libc::PR_SET_NAME as u64, sys::pointer_to("asleep"), 0, 0, 0, 0],
     );
@@ -200,8 +200,8 @@ fn forks(count: u64) -> Result<Value, String> {
         }
     }
     for pid in &children {
-        let _ = sys::raw(libc::SYS_kill, [*pid as u64, libc::SIGKILL as u64, 0, 0, 0, 0]);
-        let _ = sys::wait_for(*pid);
+        let _sent = sys::raw(libc::SYS_kill, [*pid as u64, libc::SIGKILL as u64, 0, 0, 0, 0]);
+        let _ended = sys::wait_for(*pid);
     }
     Ok(json!({"forked": children.len(), "errno": why}))
 }
@@ -227,7 +227,7 @@ fn zombie() -> Result<Value, String> {
 /// Leaves a grandchild that lives in a session of its own and ignores what can be ignored.
 fn orphan() -> Result<Value, String> {
     let Some(pid) = sys::fork().map_err(|e| e.to_string())? else {
-        let _ = nix::unistd::setsid();
+        let _led_already = nix::unistd::setsid();
         if let Ok(None) = sys::fork() {
             for signal in ENDING {
                 sys::ignore(signal, true);

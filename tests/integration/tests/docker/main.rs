@@ -27,6 +27,8 @@ use nix::sys::signal::Signal;
 
 /// A test of the ordinary daemon.
 type Test = fn(&Docker) -> Verdict;
+/// A name, the daemon that the tests need, and the tests.
+type Group = (&'static str, &'static RwLock<Option<Docker>>, &'static [(&'static str, Test)]);
 
 /// The tests of one module and their daemon.
 type Group = (&'static str, &'static RwLock<Option<Docker>>, &'static [(&'static str, Test)]);
