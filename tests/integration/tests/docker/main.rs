@@ -30,9 +30,6 @@ type Test = fn(&Docker) -> Verdict;
 /// A name, the daemon that the tests need, and the tests.
 type Group = (&'static str, &'static RwLock<Option<Docker>>, &'static [(&'static str, Test)]);
 
-/// The tests of one module and their daemon.
-type Group = (&'static str, &'static RwLock<Option<Docker>>, &'static [(&'static str, Test)]);
-
 static CONTAINERD: Mutex<Option<Daemon>> = Mutex::new(None);
 /// The bridge of the ordinary daemon.
 pub(crate) const BRIDGE: &str = "corten0";
