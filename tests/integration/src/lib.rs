@@ -13,6 +13,8 @@ pub mod driver;
 pub mod managers;
 pub mod oracle;
 pub mod reaper;
+#[cfg(test)]
+mod specification;
 pub mod suite;
 
 pub use bundle::Bundle;
