@@ -25,7 +25,7 @@ help:
 	@echo 'conformance        VALIDATION=dir with runtime-tools validation programs'
 
 build: | tools
-	@$(CARGO) build --quiet --release --target $(TARGET) -p corten
+	@$(CARGO) build --quiet --release --target $(TARGET) -p corten -p corten-probe
 	@mkdir -p bin
 	@install -m 0755 $(OUT)/corten bin/.corten.new && mv -f bin/.corten.new bin/corten
 
