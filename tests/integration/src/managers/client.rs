@@ -40,7 +40,8 @@ impl Client {
     /// The client with these words.
     pub fn command<S: AsRef<str>>(&self, words: &[S]) -> Run {
         let mut all = self.words.iter();
-        let run = Run::new(all.next().map_or("false", String::as_str)).args(all);
+        // conmon leaves a file `oom` in the directory that it was started from.
+        let run = Run::new(all.next().map_or("false", String::as_str)).args(all).dir(&self.dir);
         let environment = self.environment.iter();
         environment
             .fold(run, |run, (name, value)| run.env(name, value))

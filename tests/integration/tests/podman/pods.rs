@@ -4,7 +4,7 @@ use std::fs;
 
 use corten_integration::managers::client::unique;
 use corten_integration::managers::podman::Podman;
-use corten_integration::managers::{Stop, Verdict, contains, image, lacks, leaks, same};
+use corten_integration::managers::{Stop, Verdict, contains, image, lacks, same};
 
 pub(crate) const TESTS: &[(&str, crate::Test)] = &[
     ("shared_namespaces", shared_namespaces),
@@ -154,7 +154,6 @@ fn kube_play(podman: &Podman) -> Verdict {
     );
     let file = podman.folder("kube")?.join("pod.yaml").display().to_string();
     fs::write(&file, text)?;
-    let _parent = Parent::new()?;
     let pod = Pod { podman, name };
     podman.ok(&["kube", "play", "--network", "none", &file])?;
     let main = format!("{}-main", pod.name);
@@ -163,23 +162,4 @@ fn kube_play(podman: &Podman) -> Verdict {
         Ok(seen.starts_with("1000\n/var/data") && seen.matches('\n').count() >= 1)
     })?;
     podman.ok(&["kube", "down", &file]).map(drop)
-}
-
-/// The parent group that Podman makes when nobody names one, as `kube play` cannot. It stands
-/// beside ours, so it is removed if it was not there before.
-struct Parent(Vec<std::path::PathBuf>);
-
-impl Parent {
-    fn new() -> Result<Self, Stop> {
-        let parents = leaks::hierarchies()?.into_iter().map(|place| place.join("libpod_parent"));
-        Ok(Self(parents.filter(|parent| !parent.exists()).collect()))
-    }
-}
-
-impl Drop for Parent {
-    fn drop(&mut self) {
-        for parent in &self.0 {
-            leaks::remove_groups(parent);
-        }
-    }
 }
