@@ -13,6 +13,8 @@ use oci_spec::runtime::Capability;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::Lost;
+
 /// What a tree is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -47,19 +49,19 @@ const SCHEDULER_FLAGS: [(&str, &str); 2] = [
     ("SCHED_FLAG_DL_OVERRUN", "SCHED_FLAG_D_L_OVERRUN"),
 ];
 
-/// Rewrites a tree to what the types accept, with a warning for what is lost.
-pub(super) fn forgive(tree: &mut Value, kind: Kind) {
+/// Rewrites a tree to what the types accept; what is left out is told to `lost`.
+pub(super) fn forgive(tree: &mut Value, kind: Kind, lost: Lost) {
     drop_nulls(tree);
     let Value::Object(members) = tree else { return };
     match kind {
-        Kind::Process => process(members),
+        Kind::Process => process(members, lost),
         Kind::Resources => resources(members),
         Kind::Spec => {
             for section in FOREIGN {
                 members.remove(section);
             }
             if let Some(Value::Object(members)) = members.get_mut("process") {
-                process(members);
+                process(members, lost);
             }
             if let Some(Value::Object(members)) = tree.pointer_mut("/linux/resources") {
                 resources(members);
@@ -80,10 +82,10 @@ fn drop_nulls(tree: &mut Value) {
     }
 }
 
-fn process(members: &mut Map<String, Value>) {
+fn process(members: &mut Map<String, Value>, lost: Lost) {
     members.entry("user").or_insert_with(|| Value::Object(Map::new()));
     if let Some(Value::Object(sets)) = members.get_mut("capabilities") {
-        capabilities(sets);
+        capabilities(sets, lost);
     }
     if let Some(Value::Object(affinity)) = members.get_mut("execCPUAffinity") {
         affinity.retain(|_, value| !is_empty_text(value));
@@ -97,7 +99,7 @@ fn process(members: &mut Map<String, Value>) {
     }
 }
 
-fn capabilities(sets: &mut Map<String, Value>) {
+fn capabilities(sets: &mut Map<String, Value>, lost: Lost) {
     let mut unknown: Vec<String> = Vec::new();
     for set in SETS {
         let Some(Value::Array(names)) = sets.get_mut(set) else { continue };
@@ -113,7 +115,7 @@ fn capabilities(sets: &mut Map<String, Value>) {
         });
     }
     for name in unknown {
-        tracing::warn!("process.capabilities: {name:?} is not a capability, ignored");
+        lost(&format!("process.capabilities: {name:?} is not a capability, ignored"));
     }
 }
 

@@ -47,17 +47,21 @@ pub struct Loaded {
 pub fn load(bundle: &Path, config: Option<&Path>) -> Result<Loaded> {
     let path = config.map_or_else(|| bundle.join("config.json"), Path::to_path_buf);
     let bytes = read(&path)?;
-    let spec = parse(&bytes)?;
+    let spec = parse_with(&bytes, warn)?;
     validate::spec(&spec)?;
     Ok(Loaded { spec, bytes })
 }
 
-/// Parses a config that [`load`] has seen before, so it is not validated again.
+/// Parses a config that [`load`] has seen before, so it is neither validated nor warned of again.
 ///
 /// # Errors
 /// [`Error::Config`] with the JSON path of the mistake, or its line and column.
 pub fn parse(bytes: &[u8]) -> Result<Spec> {
-    let mut spec: Spec = understand(bytes, Kind::Spec).map_err(Mistake::in_config)?;
+    parse_with(bytes, |_| ())
+}
+
+fn parse_with(bytes: &[u8], lost: Lost) -> Result<Spec> {
+    let mut spec: Spec = understand(bytes, Kind::Spec, lost).map_err(Mistake::in_config)?;
     let resources = spec.linux_mut().as_mut().and_then(|linux| linux.resources_mut().as_mut());
     if let Some(resources) = resources {
         forget_absent_pids_limit(resources, bytes, "/linux/resources/pids/limit");
@@ -71,7 +75,7 @@ pub fn parse(bytes: &[u8]) -> Result<Spec> {
 /// [`Error::Sys`] when the file cannot be read; otherwise the mistake, with the file's name.
 pub fn load_process(file: &Path) -> Result<Process> {
     let bytes = read(file)?;
-    understand(&bytes, Kind::Process).map_err(|mistake| mistake.in_file(file))
+    understand(&bytes, Kind::Process, warn).map_err(|mistake| mistake.in_file(file))
 }
 
 /// Parses the resources of `update --resources`; `from` names the file in errors.
@@ -80,7 +84,7 @@ pub fn load_process(file: &Path) -> Result<Process> {
 /// The mistake with its JSON path.
 pub fn parse_resources(bytes: &[u8], from: &Path) -> Result<LinuxResources> {
     let mut resources: LinuxResources =
-        understand(bytes, Kind::Resources).map_err(|mistake| mistake.in_file(from))?;
+        understand(bytes, Kind::Resources, warn).map_err(|mistake| mistake.in_file(from))?;
     forget_absent_pids_limit(&mut resources, bytes, "/pids/limit");
     Ok(resources)
 }
@@ -114,21 +118,28 @@ impl Mistake {
     }
 }
 
+/// What to do with the words about a value that was left out.
+type Lost = fn(&str);
+
+fn warn(words: &str) {
+    tracing::warn!("{words}");
+}
+
 /// Bytes to types: at once, or else by way of a tree.
-fn understand<T: DeserializeOwned>(bytes: &[u8], kind: Kind) -> Result<T, Mistake> {
+fn understand<T: DeserializeOwned>(bytes: &[u8], kind: Kind, lost: Lost) -> Result<T, Mistake> {
     match serde_json::from_slice::<T>(bytes) {
-        Ok(_) if holds_nul(bytes) => by_tree(bytes, kind),
+        Ok(_) if holds_nul(bytes) => by_tree(bytes, kind, lost),
         Ok(value) => Ok(value),
         Err(error) if error.classify() != Category::Data || bytes.len() > TREE_MAX => {
             Err(misspelt(&error))
         }
-        Err(_) => by_tree(bytes, kind),
+        Err(_) => by_tree(bytes, kind, lost),
     }
 }
 
-fn by_tree<T: DeserializeOwned>(bytes: &[u8], kind: Kind) -> Result<T, Mistake> {
+fn by_tree<T: DeserializeOwned>(bytes: &[u8], kind: Kind, lost: Lost) -> Result<T, Mistake> {
     let mut tree: Value = serde_json::from_slice(bytes).map_err(|error| misspelt(&error))?;
-    lenient::forgive(&mut tree, kind);
+    lenient::forgive(&mut tree, kind, lost);
     if let Some(path) = path_of_nul(&tree) {
         return Err(Mistake { path, why: "a string contains a NUL character".to_owned() });
     }
