@@ -9,6 +9,8 @@ RUNTIME ?= $(CURDIR)/bin/corten
 SUITE ?=
 OUT := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/$(TARGET)/release
 export RUNTIME TARGET
+# What `corten --version` says it was built from.
+export CORTEN_COMMIT ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 
 .PHONY: help build run test test-unit test-integration lint install man install-man bench conformance clean
 

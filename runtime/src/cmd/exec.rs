@@ -97,7 +97,15 @@ pub fn run(globals: &Globals, args: &Args) -> Result<u8> {
         preserve_fds: args.preserve_fds,
         cgroup: args.cgroup.clone(),
     };
-    let child = exec::exec(&target, &process, path, request)?;
+    let child = exec::exec(&target, &process, path, request).map_err(|error| {
+        match (error, &args.process) {
+            // What is wrong is in that file, not in the container's config.
+            (Error::Config { path, why }, Some(file)) => {
+                Error::Failed(format!("{}: {path}: {why}", file.display()))
+            }
+            (error, _) => error,
+        }
+    })?;
     match foreground {
         None => Ok(0),
         Some(foreground) => {
