@@ -87,7 +87,7 @@ pub fn create(store: &Store, mut bundle: Bundle, request: Request) -> Result<Cre
     let (dir, lock) = store.claim(&request.id)?;
     let built = notify
         .map_or(Ok(()), |notify| notify.make_directory(&dir))
-        .and_then(|()| build(&dir, &bundle, &plan, &mut state, inherited, request));
+        .and_then(|()| build((&dir, &lock), &bundle, &plan, &mut state, inherited, request));
     match built {
         Ok(init) => Ok(Created { dir, lock, state, hooks: plan.hooks, init }),
         Err(error) => {
@@ -104,7 +104,7 @@ pub fn create(store: &Store, mut bundle: Bundle, request: Request) -> Result<Cre
 
 /// The script.
 fn build(
-    dir: &Dir,
+    (dir, lock): (&Dir, &Lock),
     bundle: &Bundle,
     plan: &Plan,
     state: &mut State,
@@ -113,10 +113,12 @@ fn build(
 ) -> Result<Child> {
     let mut undo = Undo::new();
 
-    dir.write_config(&bundle.config.bytes)?;
     let mut cgroup = if request.cgroups { Some(Cgroup::locate(&plan.cgroup)?) } else { None };
     state.cgroup = cgroup.as_ref().map(Cgroup::record);
+    // The journal comes first: a config without one then means a damaged directory, never a create
+    // that was killed before it knew whether the groups that the config names are its own.
     dir.write_state(state)?;
+    dir.write_config(&bundle.config.bytes)?;
 
     if let Some(cgroup) = &mut cgroup {
         cgroup.create(&plan.cgroup)?;
@@ -156,6 +158,7 @@ fn build(
     };
     let Some(init) = spawn(&birth)? else {
         drop(to_init);
+        lock.close_in_child();
         let inheritance = Inheritance {
             plan,
             state,
@@ -176,17 +179,11 @@ fn build(
     state.init = Some(Process::of(init.pid)?);
     dir.write_state(state)?;
 
-    if plan.namespaces.is_new(LinuxNamespaceType::User) {
-        plan.namespaces.maps().write(init.pid)?;
-        to_init.go(Go::Mapped)?;
-    }
-    if moment == Some(Moment::Inside) {
-        to_init.send_fds(&Sources::open_in(&plan.rootfs, &init.pidfd)?.fds())?;
-    }
-    if let Some(score) = plan.process.oom_score_adj {
-        oom::write(proc.as_fd(), init.pid, score, request.rootless)?;
-    }
-    converse(&to_init, &Runtime { plan, state, init: &init }, cgroup.as_ref())?;
+    let runtime = Runtime { plan, state, init: &init, request: &request, moment, proc: &proc };
+    // A step that fails because the init has ended is not what went wrong.
+    attend(&to_init, &runtime, cgroup.as_ref())
+        .map_err(|error| to_init.last_words().unwrap_or(error))?;
+    let gone = |_| to_init.last_words().unwrap_or_else(|| died(cgroup.as_ref()));
 
     state.complete = true;
     dir.write_state(state)?;
@@ -196,7 +193,7 @@ fn build(
     if let Some(path) = &request.pid_file {
         pidfile::write(path, init.pid)?;
     }
-    to_init.go(Go::Released)?;
+    to_init.go(Go::Released).map_err(gone)?;
     undo.disarm();
     Ok(init)
 }
@@ -236,6 +233,25 @@ struct Runtime<'a> {
     plan: &'a Plan,
     state: &'a State,
     init: &'a Child,
+    request: &'a Request,
+    moment: Option<Moment>,
+    proc: &'a host::Proc,
+}
+
+/// Does for the init what it can't do itself, until it is ready.
+fn attend(to_init: &ToInit, runtime: &Runtime<'_>, cgroup: Option<&Cgroup>) -> Result<()> {
+    let Runtime { plan, init, .. } = runtime;
+    if plan.namespaces.is_new(LinuxNamespaceType::User) {
+        plan.namespaces.maps().write(init.pid)?;
+        to_init.go(Go::Mapped)?;
+    }
+    if runtime.moment == Some(Moment::Inside) {
+        to_init.send_fds(&Sources::open_in(&plan.rootfs, &init.pidfd)?.fds())?;
+    }
+    if let Some(score) = plan.process.oom_score_adj {
+        oom::write(runtime.proc.as_fd(), init.pid, score, runtime.request.rootless)?;
+    }
+    converse(to_init, runtime, cgroup)
 }
 
 /// Serves the init until it is ready.

@@ -7,13 +7,17 @@
 
 use std::time::Duration;
 
+use nix::errno::Errno;
+use oci_spec::runtime::Linux;
+
 use crate::cgroup::{self, Cgroup};
-use crate::error::{Error, Result};
+use crate::error::{Doing, Error, Result};
 use crate::hooks::{Hooks, Kind};
 use crate::kill;
 use crate::spec;
 use crate::state::{State, Status};
 use crate::store::{Dir, Lock, Store};
+use crate::sys::process::pidfd_send_signal;
 
 /// How long killed processes may take to end.
 const GRACE: Duration = Duration::from_secs(10);
@@ -31,7 +35,7 @@ pub fn delete(store: &Store, id: &str, force: bool) -> Result<()> {
     match dir.read_state() {
         Ok(state) => delete_known(&dir, &state, force)?,
         Err(error) if !force => return Err(error),
-        Err(_) => delete_unknown(&dir)?,
+        Err(error) => delete_unknown(&dir, error.errno() == Some(Errno::ENOENT))?,
     }
     let removed = dir.remove();
     drop(lock);
@@ -68,6 +72,13 @@ fn delete_known(dir: &Dir, state: &State, force: bool) -> Result<()> {
         )));
     }
     if let Some(pidfd) = kill::init_pidfd(state)? {
+        // Itself too: it may have left its cgroups, or been moved.
+        match pidfd_send_signal(&pidfd, libc::SIGKILL) {
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(errno) => {
+                return Err(errno).doing(|| format!("kill container {}", state.id));
+            }
+        }
         kill::kill(state, libc::SIGKILL, true)?;
         if !kill::wait_ended(&pidfd, GRACE)? {
             return Err(Error::Failed(format!(
@@ -86,15 +97,22 @@ fn delete_known(dir: &Dir, state: &State, force: bool) -> Result<()> {
     Ok(())
 }
 
-/// Without a journal: the cgroups as the config names them.
-fn delete_unknown(dir: &Dir) -> Result<()> {
-    let Ok(config) = dir.read_config().and_then(|bytes| spec::parse(&bytes)) else {
-        // Neither journal nor config: create was killed before it made anything else.
-        return Ok(());
+/// Without a readable journal: the cgroups as the config names them, and in a damaged directory
+/// without a readable config those that a config without `cgroupsPath` means.
+fn delete_unknown(dir: &Dir, no_journal: bool) -> Result<()> {
+    let linux = match dir.read_config().and_then(|bytes| spec::parse(&bytes)) {
+        Ok(config) => config.linux().clone().unwrap_or_default(),
+        // Create was killed before it made anything else, or delete when all else was gone.
+        Err(_) if no_journal => return Ok(()),
+        Err(_) => Linux::default(),
     };
-    let linux = config.linux().clone().unwrap_or_default();
     let options = cgroup::Options { id: &dir.id, rootless: true, ..Default::default() };
-    end(&Cgroup::locate(&cgroup::Plan::new(&linux, &options)?)?)
+    // That they exist says nothing now: this container's directory names them, and create refuses
+    // a group that has another one's processes.
+    let mut found = Cgroup::locate(&cgroup::Plan::new(&linux, &options)?)?.record();
+    found.taken = true;
+    found.groups.iter_mut().for_each(|group| group.existed = false);
+    end(&Cgroup::open(&found))
 }
 
 /// Ends what is left in the cgroups and removes them.

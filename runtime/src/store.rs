@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, Flock, FlockArg, OFlag, open, openat, renameat};
 use nix::sys::stat::{Mode, fstat, fstatat, mkdirat};
-use nix::unistd::{UnlinkatFlags, unlinkat};
+use nix::unistd::{UnlinkatFlags, close, unlinkat};
 
 use crate::error::{Doing, Error, Result};
 use crate::state::{FORMAT, State};
@@ -25,6 +25,8 @@ const JOURNAL: &str = "state.json";
 /// What is to replace one of the files.
 const NEW: &str = ".new";
 const CONFIG: &str = "config.json";
+/// How long others may hold the lock of a directory that was just made: they find nothing in it.
+const CLAIM: Duration = Duration::from_secs(5);
 /// The gate's socket in a container's directory.
 pub const GATE: &str = "gate";
 
@@ -46,7 +48,17 @@ pub struct Dir {
 
 /// The exclusive right to change a container, until dropped.
 #[derive(Debug)]
-pub struct Lock(#[expect(dead_code, reason = "held for its Drop")] Flock<OwnedFd>);
+pub struct Lock(Flock<OwnedFd>);
+
+impl Lock {
+    /// In a process that was cloned from the holder and never returns: closes its copy of the
+    /// descriptor, which would keep the lock for as long as that process lives, should the holder
+    /// be killed. The lock stays the holder's.
+    pub fn close_in_child(&self) {
+        // Linux closes the descriptor whatever close(2) says.
+        let _closed = close(self.0.as_raw_fd());
+    }
+}
 
 const DIRECTORY: OFlag =
     OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC).union(OFlag::O_NOFOLLOW);
@@ -60,24 +72,34 @@ impl Store {
 
     /// Claims `id`, which becomes the caller's: nobody else has it, and the lock is held.
     ///
+    /// Between the mkdir and the lock the directory is anybody's: another command may hold the lock
+    /// for a moment, or `delete --force` may take the directory away; then it is made again.
+    ///
     /// # Errors
     /// [`Error::Exists`] when the id is taken.
     pub fn claim(&self, id: &str) -> Result<(Dir, Lock)> {
         let path = self.root.join(id);
-        match mkdirat(AT_FDCWD, &path, Mode::S_IRWXU) {
-            Err(Errno::ENOENT) => {
-                self.make_root()?;
-                mkdirat(AT_FDCWD, &path, Mode::S_IRWXU)
+        loop {
+            match mkdirat(AT_FDCWD, &path, Mode::S_IRWXU) {
+                Err(Errno::ENOENT) => {
+                    self.make_root()?;
+                    continue;
+                }
+                Err(Errno::EEXIST) => return Err(Error::Exists(id.to_owned())),
+                other => other.doing(|| format!("mkdir {}", path.display()))?,
             }
-            other => other,
+            match self.open(id).and_then(|dir| Ok((dir.lock(CLAIM)?, dir))) {
+                Ok((lock, dir)) => return Ok((dir, lock)),
+                Err(Error::NotFound(_)) => {}
+                Err(error) => {
+                    // Empty, so nobody's yet; whatever somebody put there makes this fail.
+                    if let Err(left) = unlinkat(AT_FDCWD, &path, UnlinkatFlags::RemoveDir) {
+                        tracing::warn!("undo: remove {}: {}", path.display(), left.desc());
+                    }
+                    return Err(error);
+                }
+            }
         }
-        .map_err(|errno| match errno {
-            Errno::EEXIST => Error::Exists(id.to_owned()),
-            errno => Error::sys(format!("mkdir {}", path.display()), errno),
-        })?;
-        let dir = self.open(id)?;
-        let lock = dir.lock(Duration::ZERO)?;
-        Ok((dir, lock))
     }
 
     /// Opens the directory of container `id`.

@@ -20,9 +20,10 @@
 //! At any time `Failed` ends the conversation, and so does the end of file: a child whose parent
 //! died exits, a parent whose child died says so. The child's end closes at `execve`.
 
-use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::error::{Doing, Error, Result};
 use crate::log;
@@ -128,6 +129,21 @@ impl ToInit {
             }
         })
     }
+
+    /// Why the child failed, if it did and has said so by now. Does not wait.
+    pub fn last_words(&self) -> Option<Error> {
+        loop {
+            let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+            if !poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0) {
+                return None;
+            }
+            match self.next() {
+                Ok(Report::Failed(why)) => return Some(Error::Failed(why)),
+                Ok(Report::Gone) | Err(_) => return None,
+                Ok(_) => {}
+            }
+        }
+    }
 }
 
 impl ToParent {
@@ -209,6 +225,18 @@ mod tests {
         assert!(matches!(parent.next().unwrap(), Report::Failed(text) if text.len() == MAX));
         assert!(matches!(parent.next().unwrap(), Report::Failed(text) if text == "mount proc: no"));
         assert!(matches!(parent.next().unwrap(), Report::Gone));
+    }
+
+    #[test]
+    fn last_words_are_found_behind_other_reports_and_not_waited_for() {
+        let (parent, child) = pair().unwrap();
+        assert!(parent.last_words().is_none());
+        child.report(&Report::Mounted).unwrap();
+        child.report(&Report::Failed("no".to_owned())).unwrap();
+        drop(child);
+        assert!(parent.go(Go::Mapped).is_err());
+        assert_eq!(parent.last_words().unwrap().to_string(), "no");
+        assert!(parent.last_words().is_none());
     }
 
     #[test]

@@ -238,12 +238,15 @@ impl Cgroup {
     }
 
     /// The v2 directory for `CLONE_INTO_CGROUP`: the process is born in it and needs no move.
-    /// Needs Linux 5.7; before, and on v1, [`Cgroup::join`] is the way.
+    /// Needs Linux 5.7; before, and on v1, [`Cgroup::join`] is the way. So it is for a group that
+    /// was there before us: the kernel kills what is born into a group whose cgroup.kill was ever
+    /// written, because it compares the kill count of the group with that of the parent's group
+    /// (seen on 6.18).
     ///
     /// # Errors
     /// The group is gone.
     pub fn clone_fd(&self) -> Result<Option<OwnedFd>> {
-        let Some(group) = self.v2() else { return Ok(None) };
+        let Some(group) = self.v2().filter(|group| !group.at.existed) else { return Ok(None) };
         let fd = group.dir()?.as_fd().try_clone_to_owned();
         fd.doing(|| format!("duplicate the fd of {:?}", group.path)).map(Some)
     }
@@ -288,6 +291,7 @@ impl Cgroup {
                 for group in &mut record.groups {
                     if name.is_empty() || group.has(name) {
                         group.path.push(below);
+                        group.existed = true;
                         hits += 1;
                     }
                 }
