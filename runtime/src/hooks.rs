@@ -229,8 +229,7 @@ fn become_hook(hook: &Hook, stdin: &OwnedFd, stdout: &OwnedFd, stderr: &OwnedFd)
         dup2_stdin(stdin)?;
         dup2_stdout(stdout)?;
         dup2_stderr(stderr)?;
-        nix::sys::signal::SigSet::empty().thread_set_mask()?;
-        crate::sys::process::default_signals();
+        crate::process::signals::reset().map_err(|error| error.errno().unwrap_or(Errno::EINVAL))?;
         execve(&hook.path, &hook.args, &hook.env).map(|never| match never {})
     })();
     if let Err(errno) = result {

@@ -7,15 +7,12 @@
 //! leaves half a container.
 #![cfg_attr(not(test), no_main)]
 
-use std::os::fd::{AsFd, IntoRawFd};
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use corten::Result;
 use corten::cli::{self, Request};
-use corten::error::{Doing, Result};
+use corten::process::{fds, signals};
 use corten::{cmd, log, sys};
-use nix::fcntl::{OFlag, open};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::stat::Mode;
 
 /// The exit code if this command fails; a panic needs it too.
 static FAILURE: AtomicU8 = AtomicU8::new(1);
@@ -32,7 +29,7 @@ extern "C" fn main(_argc: libc::c_int, _argv: *const *const libc::c_char) -> lib
 #[cfg_attr(test, expect(dead_code))]
 fn start() -> u8 {
     std::panic::set_hook(Box::new(panicked));
-    match streams().and_then(|()| command()) {
+    match prepare().and_then(|()| command()) {
         Ok(code) => {
             log::flush();
             code
@@ -44,22 +41,12 @@ fn start() -> u8 {
     }
 }
 
-/// Makes sure that descriptors 0 to 2 are taken, and that writing to a closed pipe fails.
-fn streams() -> Result<()> {
+/// What a caller may have left odd: standard streams closed, SIGCHLD ignored, signals blocked; and a
+/// broken pipe is an error.
+fn prepare() -> Result<()> {
     sys::process::ignore_broken_pipes();
-    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
-    let mut fds = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()]
-        .map(|fd| PollFd::new(fd, PollFlags::empty()));
-    poll(&mut fds, PollTimeout::ZERO).doing(|| "look at the standard streams".to_owned())?;
-    for fd in fds {
-        if fd.revents().is_some_and(|events| events.contains(PollFlags::POLLNVAL)) {
-            // The lowest free number is this one's, since those below are taken by now.
-            let null = open("/dev/null", OFlag::O_RDWR, Mode::empty())
-                .doing(|| "open \"/dev/null\"".to_owned())?;
-            let _number = null.into_raw_fd();
-        }
-    }
-    Ok(())
+    fds::ensure_stdio()?;
+    signals::normalize()
 }
 
 fn command() -> Result<u8> {

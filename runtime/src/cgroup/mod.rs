@@ -24,7 +24,6 @@ pub mod dir;
 mod freezer;
 mod kill;
 mod locate;
-mod mounts;
 pub mod plan;
 mod remove;
 mod seats;
@@ -45,7 +44,6 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use self::dir::Dir;
-pub use self::mounts::Hierarchy;
 pub use self::plan::{Options, Plan};
 pub use self::seats::Seats;
 pub use self::stats::Stats;

@@ -139,15 +139,6 @@ pub fn ignore_broken_pipes() {
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
 }
 
-/// Gives every signal its default action: what the caller ignores, the container must not.
-pub fn default_signals() {
-    for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: SIG_DFL is always a valid disposition; SIGKILL, SIGSTOP and the two signals that
-        // libc keeps for itself answer EINVAL, which is right.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
-    }
-}
-
 /// `setdomainname(2)`: the NIS domain name of the uts namespace.
 ///
 /// # Errors
