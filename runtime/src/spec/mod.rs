@@ -20,7 +20,6 @@ use std::path::Path;
 use oci_spec::runtime::{LinuxResources, Process, Spec};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use serde_json::error::Category;
 
 use crate::error::{Doing, Error, Result};
 use lenient::Kind;
@@ -130,9 +129,8 @@ fn understand<T: DeserializeOwned>(bytes: &[u8], kind: Kind, lost: Lost) -> Resu
     match serde_json::from_slice::<T>(bytes) {
         Ok(_) if holds_nul(bytes) => by_tree(bytes, kind, lost),
         Ok(value) => Ok(value),
-        Err(error) if error.classify() != Category::Data || bytes.len() > TREE_MAX => {
-            Err(misspelt(&error))
-        }
+        Err(error) if bytes.len() > TREE_MAX => Err(misspelt(&error)),
+        // A number where an enum belongs is a syntax error to serde_json: the tree tells.
         Err(_) => by_tree(bytes, kind, lost),
     }
 }

@@ -13,7 +13,7 @@ enum Step {
 }
 
 /// The path of the value that ends at byte `offset` of the valid JSON `text`, or begins there, or
-/// with `around` of the innermost object or array around that byte. Empty for the whole text.
+/// is a scalar around it; or with `around` of the innermost object or array around that byte. Empty for the whole text.
 pub(super) fn path_at(text: &[u8], offset: usize, around: bool) -> String {
     let mut walk = Walk { text, at: 0, offset, around, steps: Vec::new(), found: None };
     walk.value();
@@ -65,7 +65,9 @@ impl Walk<'_> {
         let hit = if self.around {
             is_container && inside
         } else {
-            self.at == self.offset || (is_container && start == self.offset)
+            self.at == self.offset
+                || start == self.offset
+                || (!is_container && start < self.offset && self.offset < self.at)
         };
         if hit && self.found.is_none() {
             self.found = Some(self.steps.clone());
