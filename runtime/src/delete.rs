@@ -124,12 +124,12 @@ fn end(cgroup: &Cgroup) -> Result<()> {
 /// A hook that fails, or a config that can't be read any more, is a warning (runtime.md).
 fn run_poststop(dir: &Dir, state: &State) {
     let run = || -> Result<()> {
-        let config = match dir.read_config() {
+        let hooks = match dir.read_config() {
             // An earlier delete was killed while it removed the directory: they have run.
             Err(error) if error.errno() == Some(Errno::ENOENT) => return Ok(()),
-            other => spec::parse(&other?)?,
+            other => spec::parse_hooks(&other?)?,
         };
-        let hooks = Hooks::new(config.hooks().as_ref())?;
+        let hooks = Hooks::new(hooks.as_ref())?;
         if hooks.any(&[Kind::Poststop]) {
             hooks.run_all(Kind::Poststop, &state.document(Status::Stopped, 0)?);
         }

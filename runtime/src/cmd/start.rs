@@ -20,7 +20,7 @@ pub fn run(globals: &Globals, args: &Args) -> Result<u8> {
     let dir = globals.store().open(&args.id)?;
     let _lock = dir.lock(start::PATIENCE)?;
     let state = dir.read_state()?;
-    let config = spec::parse(&dir.read_config()?)?;
-    start::start(&dir, &state, &Hooks::new(config.hooks().as_ref())?, Wait::ForReady)?;
+    let hooks = spec::parse_hooks(&dir.read_config()?)?;
+    start::start(&dir, &state, &Hooks::new(hooks.as_ref())?, Wait::ForReady)?;
     Ok(0)
 }

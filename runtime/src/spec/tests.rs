@@ -226,3 +226,20 @@ mod random {
         }
     }
 }
+
+#[test]
+fn hooks_alone_are_the_hooks_of_the_whole() {
+    let hooks = json!({"poststop": [{"path": "/bin/true", "timeout": null}]});
+    let mut tree = config();
+    tree["hooks"] = hooks;
+    let bytes = tree.to_string().into_bytes();
+    let alone = parse_hooks(&bytes).unwrap();
+    assert_eq!(&alone, parse(&bytes).unwrap().hooks());
+    assert!(alone.is_some());
+    assert_eq!(parse_hooks(b"{}").unwrap(), None);
+    // What the types refuse and the spec forgives: the whole is read, its hooks are found.
+    tree["process"]["user"] = json!(null);
+    tree["hooks"]["poststop"][0]["env"] = json!(null);
+    let bytes = tree.to_string().into_bytes();
+    assert_eq!(&parse_hooks(&bytes).unwrap(), parse(&bytes).unwrap().hooks());
+}
