@@ -241,15 +241,16 @@ struct Runtime<'a> {
 /// Does for the init what it can't do itself, until it is ready.
 fn attend(to_init: &ToInit, runtime: &Runtime<'_>, cgroup: Option<&Cgroup>) -> Result<()> {
     let Runtime { plan, init, .. } = runtime;
+    // While the init waits for its maps: later it is not dumpable, and its files in /proc are root's.
+    if let Some(score) = plan.process.oom_score_adj {
+        oom::write(runtime.proc.as_fd(), init.pid, score, runtime.request.rootless)?;
+    }
     if plan.namespaces.is_new(LinuxNamespaceType::User) {
         plan.namespaces.maps().write(init.pid)?;
         to_init.go(Go::Mapped)?;
     }
     if runtime.moment == Some(Moment::Inside) {
         to_init.send_fds(&Sources::open_in(&plan.rootfs, &init.pidfd)?.fds())?;
-    }
-    if let Some(score) = plan.process.oom_score_adj {
-        oom::write(runtime.proc.as_fd(), init.pid, score, runtime.request.rootless)?;
     }
     converse(to_init, runtime, cgroup)
 }
