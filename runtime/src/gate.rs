@@ -2,9 +2,10 @@
 //!
 //! A socket in the container's directory. The init accepts one connection, which is the permission
 //! to go on; it keeps that connection until `execve` closes it. So `start` learns what became of
-//! it: the end of file means that the user's program runs, a message says why it does not. A
-//! `start` that was killed after it knocked has started the container; one that was killed before
-//! has not.
+//! it: a message says why the user's program does not run, and the end of file means that it does,
+//! or that the init was killed at the last moment, which the kernel tells apart
+//! ([`crate::state::State::has_died_early`]). A `start` that was killed after it knocked has started
+//! the container; one that was killed before has not.
 
 use std::os::fd::OwnedFd;
 
@@ -50,7 +51,7 @@ impl Opened {
     }
 }
 
-/// `start`'s side: opens the gate and waits until the user's program runs.
+/// `start`'s side: opens the gate and waits until the user's program runs or the init was killed.
 ///
 /// # Errors
 /// [`Error::Status`] when nobody waits there any more, or what the init said.

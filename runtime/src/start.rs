@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use nix::unistd::Pid;
 
+use crate::create::died;
 use crate::error::{Error, Result};
 use crate::gate;
 use crate::hooks::{Hooks, Kind};
@@ -39,6 +40,9 @@ pub fn start(dir: &Dir, state: &State, hooks: &Hooks, wait: Wait) -> Result<()> 
     }
     let notify = Notify::from_env().map(|notify| notify.listen(dir)).transpose()?.flatten();
     gate::open(dir)?;
+    if state.has_died_early() {
+        return Err(died(state.open_cgroup().as_ref()));
+    }
     dir.remove_file(GATE)?;
     if hooks.any(&[Kind::Poststart]) {
         let pid = state.init.map_or(0, |init| init.pid);

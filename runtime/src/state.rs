@@ -123,6 +123,17 @@ impl State {
         self.live().and(self.init)
     }
 
+    /// Whether the first process has ended without having executed anything: asked when it has let
+    /// go of the gate, which it does by execve(2) or by its end. The kernel notes the execution
+    /// before it closes a descriptor for it, and keeps the note until somebody has waited.
+    pub fn has_died_early(&self) -> bool {
+        self.init.is_some_and(|init| {
+            Stat::of(init.pid()).is_ok_and(|stat| {
+                stat.start_time == init.start_time && stat.flags & PF_FORKNOEXEC != 0
+            })
+        })
+    }
+
     /// The container's cgroups, if it has any.
     pub fn open_cgroup(&self) -> Option<Cgroup> {
         // A rootless container may have been refused all of them: its journal lists none.

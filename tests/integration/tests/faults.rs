@@ -18,6 +18,7 @@ fn main() -> ExitCode {
         killed_anywhere_in_exec,
         killed_anywhere_in_delete,
         killed_init_fails_the_create,
+        killed_init_fails_the_start,
         failing_calls_fail_the_create_cleanly,
         journals_cut_anywhere_are_deletable,
         damaged_directories_are_deletable,
@@ -145,6 +146,26 @@ fn killed_init_fails_the_create(t: &Test) {
         out.fails_with(1).says("died before it was ready");
         t.nothing_left(&b);
     }
+}
+
+/// The program never ran, so start must not say that it does.
+fn killed_init_fails_the_start(t: &Test) {
+    let mut b = bundle(t);
+    b.set(
+        "linux.seccomp",
+        json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+        {"names": ["mknod"], "action": "SCMP_ACT_ERRNO"}]}),
+    );
+    b.write();
+    let create = ["create", "-b", b.path(), &b.id];
+    calls(t, &create);
+    force(t, &b);
+    // The last thing before execve. With -D strace goes on beside us for as long as the init lives.
+    let options = ["-f", "-D", "-o", "/dev/null", "-e", "inject=seccomp:signal=KILL:when=1"];
+    traced(t, &options, &create).ok();
+    t.start(&b.id).fails_with(1).says("died before it was ready");
+    t.wait_status(&b.id, "stopped");
+    force(t, &b);
 }
 
 fn failing_calls_fail_the_create_cleanly(t: &Test) {
