@@ -11,6 +11,7 @@ use std::ffi::CString;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
+use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, FcntlArg, OFlag, SealFlag, fcntl, openat};
 use nix::sys::sendfile::sendfile;
 use nix::sys::stat::{Mode, fstat};
@@ -19,10 +20,14 @@ use nix::unistd::fexecve;
 use crate::error::{Doing, Result};
 use crate::sys;
 
-const SEALS: SealFlag = SealFlag::F_SEAL_SEAL
-    .union(SealFlag::F_SEAL_SHRINK)
-    .union(SealFlag::F_SEAL_GROW)
-    .union(SealFlag::F_SEAL_WRITE);
+/// `F_SEAL_FUTURE_WRITE` (Linux 5.1) refuses every write and every writable mapping from now on, and
+/// there is none yet. `F_SEAL_WRITE` does no more for us, but looks at every page for somebody who
+/// holds it, and is EBUSY when memory management happens to.
+const SEALS: SealFlag = SHAPE.union(SealFlag::F_SEAL_FUTURE_WRITE);
+/// What Linux before 5.1 has.
+const OLD_SEALS: SealFlag = SHAPE.union(SealFlag::F_SEAL_WRITE);
+const SHAPE: SealFlag =
+    SealFlag::F_SEAL_SEAL.union(SealFlag::F_SEAL_SHRINK).union(SealFlag::F_SEAL_GROW);
 
 /// Returns at once in the sealed copy; otherwise makes it and becomes it, with the same arguments
 /// and environment.
@@ -45,7 +50,11 @@ pub fn ensure() -> Result<()> {
             sent => left -= sent,
         }
     }
-    fcntl(&copy, FcntlArg::F_ADD_SEALS(SEALS)).doing(|| "seal the runtime's copy".to_owned())?;
+    match fcntl(&copy, FcntlArg::F_ADD_SEALS(SEALS)) {
+        Err(Errno::EINVAL) => fcntl(&copy, FcntlArg::F_ADD_SEALS(OLD_SEALS)),
+        other => other,
+    }
+    .doing(|| "seal the runtime's copy".to_owned())?;
     drop(exe);
     let args: Vec<CString> =
         std::env::args_os().filter_map(|arg| CString::new(arg.into_vec()).ok()).collect();
@@ -66,6 +75,8 @@ pub fn ensure() -> Result<()> {
 /// Whether the file can no longer be written by anybody.
 fn is_sealed(file: impl AsFd) -> bool {
     // EINVAL: not a memfd.
-    fcntl(file, FcntlArg::F_GET_SEALS)
-        .is_ok_and(|seals| SealFlag::from_bits_truncate(seals).contains(SEALS))
+    fcntl(file, FcntlArg::F_GET_SEALS).is_ok_and(|seals| {
+        let seals = SealFlag::from_bits_truncate(seals);
+        seals.contains(SEALS) || seals.contains(OLD_SEALS)
+    })
 }

@@ -33,7 +33,8 @@ pub fn hook(args: &[&str]) -> Result<Value, String> {
         .create(true)
         .open(file)
         .map_err(|e| format!("{file}: {e}"))?;
-    writeln!(out, "{fact}").map_err(|e| e.to_string())?;
+    // One write: two hooks' lines must not get into each other.
+    out.write_all(format!("{fact}\n").as_bytes()).map_err(|e| e.to_string())?;
     match args.get(2..) {
         Some(["exit", code]) => {
             println!("hook {name} says this on stdout");
