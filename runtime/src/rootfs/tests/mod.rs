@@ -162,7 +162,7 @@ impl Bundle {
         before: impl FnOnce(&Root<'_>),
         look: impl FnOnce(),
     ) -> std::result::Result<(), String> {
-        let host_mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let host_mounts = self.host_mounts();
         let (mut errors, report) = pipe().map(|(r, w)| (File::from(r), File::from(w))).unwrap();
         apart(|| {
             let plan = match self.plan() {
@@ -213,8 +213,15 @@ impl Bundle {
         let mut error = String::new();
         errors.read_to_string(&mut error).unwrap();
         self.check_canary();
-        assert_eq!(fs::read_to_string("/proc/self/mountinfo").unwrap(), host_mounts);
+        assert_eq!(self.host_mounts(), host_mounts);
         if error.is_empty() { Ok(()) } else { Err(error) }
+    }
+
+    /// The host's mounts that have to do with this bundle; others come and go beside us.
+    fn host_mounts(&self) -> Vec<String> {
+        let text = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let ours = self.path("").display().to_string();
+        text.lines().filter(|line| line.contains(&ours)).map(str::to_owned).collect()
     }
 
     fn run(&self, look: impl FnOnce()) {
