@@ -174,7 +174,7 @@ fn a_group_with_processes_or_below_a_frozen_one_is_refused() {
         return;
     }
     let (mut own, plan) = Own::create("busy", &json!({}));
-    own.shell("sleep 100");
+    own.shell("exec sleep 100");
     let again = Cgroup::locate(&plan).unwrap().create(&plan).unwrap_err().to_string();
     // The shell and its sleep can both be seen for a moment.
     assert!(again.contains("container's cgroup is not empty: "), "{again}");
@@ -194,7 +194,7 @@ fn a_crash_before_create_makes_no_other_group_ours() {
         return;
     }
     let (mut other, plan) = Own::create("other", &json!({}));
-    let pid = other.shell("sleep 100");
+    let pid = other.shell("exec sleep 100");
     let mut late = Cgroup::locate(&plan).unwrap();
     let journal = late.record();
     assert!(late.create(&plan).is_err());
@@ -230,7 +230,7 @@ fn cpusets_are_filled_from_above() {
     own.cgroup.apply(&plan).unwrap();
     assert_eq!(own.file("cpuset", "cpuset.cpus"), "0");
     assert_eq!(own.file("cpuset", "cpuset.mems"), "0");
-    own.shell("sleep 100");
+    own.shell("exec sleep 100");
 }
 
 #[test]
@@ -239,7 +239,7 @@ fn a_kill_reaches_the_frozen_and_the_nested() {
         return;
     }
     let (mut own, _plan) = Own::create("nested", &json!({}));
-    let pid = own.shell("sleep 100 & sleep 100 & wait");
+    let pid = own.shell("exec sleep 100 & sleep 100 & wait");
     eventually("three processes", || own.cgroup.pids().unwrap().len() == 3);
     // v1 only: what can't be killed at once, frozen two levels down.
     let below = own.dir("freezer").join("x/y");
@@ -338,7 +338,7 @@ fn v2_freezes_kills_and_takes_the_newborn() {
     }
     let Some(mut own) = Own::create_v2("v2") else { return };
     assert!(own.cgroup.clone_fd().unwrap().is_some());
-    let pid = own.shell("sleep 100 & wait");
+    let pid = own.shell("exec sleep 100 & wait");
     eventually("two processes", || own.cgroup.pids().unwrap().len() == 2);
     let below = own.dir("").join("x/y");
     std::fs::create_dir_all(&below).unwrap();
@@ -557,7 +557,7 @@ fn an_exec_can_follow_the_first_process_into_its_own_group() {
         return;
     }
     let (mut own, _plan) = Own::create("moved", &json!({}));
-    let pid = own.shell("sleep 100");
+    let pid = own.shell("exec sleep 100");
     let sub = own.dir("pids").join("inner");
     std::fs::create_dir(&sub).unwrap();
     std::fs::write(sub.join("cgroup.procs"), pid.to_string()).unwrap();
