@@ -250,6 +250,8 @@ fn forge(t: &Test, b: &Bundle, from: i32, to: i32) {
 }
 
 fn stranger(t: &Test) -> corten_integration::driver::Running {
+    // A start time counts clock ticks of 10 ms: no pid is used again within one.
+    std::thread::sleep(std::time::Duration::from_millis(50));
     let mut command = Command::new("/bin/sleep");
     command.arg("1000").stdin(Stdio::null());
     t.launch(command)
