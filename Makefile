@@ -6,16 +6,19 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 # The runtime under test; `make test-integration RUNTIME=runc` takes the packaged one.
 RUNTIME ?= $(CURDIR)/bin/corten
+# The shim under test; SHIM=/usr/bin/containerd-shim-runc-v2 takes the packaged one.
+SHIM ?= $(CURDIR)/bin/containerd-shim-corten-v2
 SUITE ?=
+BINARIES := corten containerd-shim-corten-v2
 OUT := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/$(TARGET)/release
-export RUNTIME TARGET
+export RUNTIME SHIM TARGET
 # What `corten --version` says it was built from.
 export CORTEN_COMMIT ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 
 .PHONY: help build run test test-unit test-integration lint install man install-man bench conformance clean
 
 help:
-	@echo 'build              bin/corten, static and stripped'
+	@echo 'build              bin/corten and the shim, static and stripped'
 	@echo 'run                a container from bundles/hello'
 	@echo 'test               everything, as root; ends with a summary line'
 	@echo 'test-unit          tests inside the crates'
@@ -27,9 +30,11 @@ help:
 	@echo 'conformance        VALIDATION=dir with runtime-tools validation programs'
 
 build: | tools
-	@$(CARGO) build --quiet --release --target $(TARGET) -p corten -p corten-probe
+	@$(CARGO) build --quiet --release --target $(TARGET) -p corten -p containerd-shim-corten -p corten-probe
 	@mkdir -p bin
-	@install -m 0755 $(OUT)/corten bin/.corten.new && mv -f bin/.corten.new bin/corten
+	@for name in $(BINARIES); do \
+	  install -m 0755 $(OUT)/$$name bin/.$$name.new && mv -f bin/.$$name.new bin/$$name || exit 1; \
+	done
 
 # A linker and the static C library are all that Rust needs from the system.
 .PHONY: tools
@@ -53,7 +58,7 @@ lint:
 	$(CARGO) clippy --quiet --workspace --all-targets --target $(TARGET) -- -D warnings
 
 install: build
-	install -D -m 0755 bin/corten $(DESTDIR)$(PREFIX)/bin/corten
+	@for name in $(BINARIES); do install -D -m 0755 bin/$$name $(DESTDIR)$(PREFIX)/bin/$$name || exit 1; done
 
 # Man pages and completions of bash, fish and zsh, made from the command line's own tables.
 man: | tools

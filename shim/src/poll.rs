@@ -1,0 +1,164 @@
+//! epoll(7), level-triggered: which descriptors the loop waits for, and whose they are.
+//!
+//! A forked worker holds copies of all descriptors for a moment, and a descriptor leaves an epoll
+//! set only when its last copy is closed. So [`Watched`] takes it out before closing it; otherwise
+//! the loop would be told of something that it no longer has.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use corten::error::{Doing, Result};
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+
+/// What the loop gets back when a descriptor is ready: chosen by the loop, opaque to all others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Token(pub u64);
+
+/// What to wait for. Errors and hang-ups are always told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interest {
+    /// Errors and hang-ups only.
+    Nothing,
+    /// Something to read, or to accept; a pidfd's process has ended.
+    Read,
+    /// Room to write.
+    Write,
+    /// Either.
+    Both,
+}
+
+impl Interest {
+    fn flags(self) -> EpollFlags {
+        match self {
+            Self::Nothing => EpollFlags::empty(),
+            Self::Read => EpollFlags::EPOLLIN,
+            Self::Write => EpollFlags::EPOLLOUT,
+            Self::Both => EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT,
+        }
+    }
+}
+
+/// The set of descriptors waited for. Clones are the same set.
+#[derive(Debug, Clone)]
+pub struct Poller(Rc<Epoll>);
+
+impl Poller {
+    /// An empty set.
+    ///
+    /// # Errors
+    /// `EMFILE`, `ENOMEM`.
+    pub fn new() -> Result<Self> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC);
+        Ok(Self(Rc::new(epoll.doing(|| "epoll_create1".to_owned())?)))
+    }
+
+    /// Waits for `fd` until the answer is dropped.
+    ///
+    /// # Errors
+    /// `EPERM` for regular files and directories, which are always ready; `ENOSPC`
+    /// (`/proc/sys/fs/epoll/max_user_watches`).
+    pub fn watch<F: AsFd>(&self, fd: F, token: Token, interest: Interest) -> Result<Watched<F>> {
+        let event = EpollEvent::new(interest.flags(), token.0);
+        self.0.add(&fd, event).doing(|| "epoll_ctl add".to_owned())?;
+        Ok(Watched { fd, token, interest, poller: self.clone() })
+    }
+
+    /// Waits until something is ready or `deadline` is past, and says whose it is. A token comes
+    /// once, whatever number of its descriptors is ready.
+    ///
+    /// # Errors
+    /// None that a correct program could see.
+    pub fn wait(&self, deadline: Option<Instant>) -> Result<Vec<Token>> {
+        let mut events = [EpollEvent::empty(); 64];
+        let timeout = deadline.map_or(EpollTimeout::NONE, |at| {
+            // Rounded up: a wait that ends before the deadline would be a busy one.
+            let left = at.saturating_duration_since(Instant::now()) + Duration::from_micros(999);
+            EpollTimeout::try_from(left).unwrap_or(EpollTimeout::MAX)
+        });
+        let count = match self.0.wait(&mut events, timeout) {
+            Err(Errno::EINTR) => 0,
+            other => other.doing(|| "epoll_wait".to_owned())?,
+        };
+        let mut tokens: Vec<Token> =
+            events[..count].iter().map(|event| Token(event.data())).collect();
+        tokens.dedup();
+        Ok(tokens)
+    }
+}
+
+/// A descriptor in the set.
+#[derive(Debug)]
+pub struct Watched<F: AsFd> {
+    fd: F,
+    token: Token,
+    interest: Interest,
+    poller: Poller,
+}
+
+impl<F: AsFd> Watched<F> {
+    /// Changes what is waited for.
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    pub fn want(&mut self, interest: Interest) -> Result<()> {
+        if interest != self.interest {
+            let mut event = EpollEvent::new(interest.flags(), self.token.0);
+            self.poller.0.modify(&self.fd, &mut event).doing(|| "epoll_ctl mod".to_owned())?;
+            self.interest = interest;
+        }
+        Ok(())
+    }
+
+    /// What is being waited for.
+    pub fn get(&self) -> &F {
+        &self.fd
+    }
+}
+
+impl<F: AsFd> AsFd for Watched<F> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl<F: AsFd> Drop for Watched<F> {
+    fn drop(&mut self) {
+        // It is in the set, so this can't fail.
+        let _in_the_set = self.poller.0.delete(&self.fd);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn a_dropped_descriptor_is_out_of_the_set_even_if_a_copy_lives() {
+        let poller = Poller::new().unwrap();
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        let copy = theirs.try_clone().unwrap();
+        let watched = poller.watch(theirs, Token(7), Interest::Read).unwrap();
+        ours.write_all(b"x").unwrap();
+        assert_eq!(poller.wait(None).unwrap(), [Token(7)]);
+        drop(watched);
+        assert!(poller.wait(Some(Instant::now())).unwrap().is_empty());
+        drop(copy);
+    }
+
+    #[test]
+    fn interest_can_change() {
+        let poller = Poller::new().unwrap();
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        let mut watched = poller.watch(theirs, Token(1), Interest::Nothing).unwrap();
+        ours.write_all(b"x").unwrap();
+        assert!(poller.wait(Some(Instant::now())).unwrap().is_empty());
+        watched.want(Interest::Both).unwrap();
+        assert_eq!(poller.wait(None).unwrap(), [Token(1)]);
+        watched.get().read_exact(&mut [0]).unwrap();
+    }
+}
