@@ -4,7 +4,7 @@
 //! the host, CVE-2025-23266), the state as a file it can read to its end, and pipes for its output,
 //! which becomes part of the error. What ends a hook is its own exit or its timeout, never the end
 //! of its output: a child that it left behind may keep the pipe open. At the timeout its whole
-//! process group is killed. See runtime-spec, config.md, POSIX-platform Hooks.
+//! process group is killed; a hook whose runtime is killed dies with it. See runtime-spec, config.md, POSIX-platform Hooks.
 
 use std::ffi::CString;
 use std::io::Write;
@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl;
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{
@@ -226,6 +227,8 @@ fn state_file(state: &[u8]) -> Result<OwnedFd> {
 fn become_hook(hook: &Hook, stdin: &OwnedFd, stdout: &OwnedFd, stderr: &OwnedFd) -> ! {
     let result = (|| -> Result<(), Errno> {
         setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
+        // Nobody would end it, read its output or know its result.
+        prctl::set_pdeathsig(Signal::SIGKILL)?;
         dup2_stdin(stdin)?;
         dup2_stdout(stdout)?;
         dup2_stderr(stderr)?;

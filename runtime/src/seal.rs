@@ -7,8 +7,9 @@
 //! process. One exec, early, instead of one in the child: the child then has the whole plan in its
 //! memory and nothing has to be passed to it (`docs/adr/0001-seal-first.md`).
 
+use std::convert::Infallible;
 use std::ffi::CString;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use nix::errno::Errno;
@@ -35,11 +36,38 @@ const SHAPE: SealFlag =
 /// # Errors
 /// When `/proc/self/exe` can't be read or the copy can't be made or executed.
 pub fn ensure() -> Result<()> {
-    let exe = openat(AT_FDCWD, "/proc/self/exe", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
-        .doing(|| "open /proc/self/exe".to_owned())?;
+    let exe = own_binary()?;
     if is_sealed(&exe) {
         return Ok(());
     }
+    let args: Vec<CString> =
+        std::env::args_os().filter_map(|arg| CString::new(arg.into_vec()).ok()).collect();
+    let env: Vec<CString> = std::env::vars_os()
+        .filter_map(|(key, value)| {
+            let mut pair = key.into_vec();
+            pair.push(b'=');
+            pair.extend_from_slice(value.as_bytes());
+            CString::new(pair).ok()
+        })
+        .collect();
+    become_copy(exe, &args, &env).map(|never| match never {})
+}
+
+/// Becomes a sealed copy of this process's binary, for a program that chooses what to execute it
+/// as. Open descriptors without close-on-exec are passed on.
+///
+/// # Errors
+/// As [`ensure`].
+pub fn execute(args: &[CString], env: &[CString]) -> Result<Infallible> {
+    become_copy(own_binary()?, args, env)
+}
+
+fn own_binary() -> Result<OwnedFd> {
+    openat(AT_FDCWD, "/proc/self/exe", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
+        .doing(|| "open /proc/self/exe".to_owned())
+}
+
+fn become_copy(exe: OwnedFd, args: &[CString], env: &[CString]) -> Result<Infallible> {
     let copy = sys::fs::memfd_executable(c"corten").doing(|| "memfd_create".to_owned())?;
     let mut left =
         usize::try_from(fstat(&exe).doing(|| "fstat /proc/self/exe".to_owned())?.st_size)
@@ -56,20 +84,7 @@ pub fn ensure() -> Result<()> {
     }
     .doing(|| "seal the runtime's copy".to_owned())?;
     drop(exe);
-    let args: Vec<CString> =
-        std::env::args_os().filter_map(|arg| CString::new(arg.into_vec()).ok()).collect();
-    let env: Vec<CString> = std::env::vars_os()
-        .filter_map(|(key, value)| {
-            let mut pair = key.into_vec();
-            pair.push(b'=');
-            pair.extend_from_slice(value.as_bytes());
-            CString::new(pair).ok()
-        })
-        .collect();
-    match fexecve(&copy, &args, &env) {
-        Err(errno) => Err(errno).doing(|| "execute the runtime's sealed copy".to_owned()),
-        Ok(never) => match never {},
-    }
+    fexecve(&copy, args, env).doing(|| "execute the runtime's sealed copy".to_owned())
 }
 
 /// Whether the file can no longer be written by anybody.

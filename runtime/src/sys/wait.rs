@@ -1,8 +1,9 @@
 //! How a process ended: `waitid(2)` on a pidfd.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use nix::errno::Errno;
+use nix::unistd::Pid;
 
 use super::check;
 
@@ -30,12 +31,44 @@ impl Exit {
 /// # Errors
 /// `ECHILD` when it is not our child; `EINTR`.
 pub fn exit_of(pidfd: impl AsFd) -> Result<Exit, Errno> {
+    // Without WNOHANG it answers only when there is an exit.
+    wait(pidfd.as_fd(), libc::WEXITED)?.ok_or(Errno::EINTR)
+}
+
+/// `waitid(P_PIDFD)` with `WNOHANG`: reaps our child if it has ended.
+///
+/// # Errors
+/// `ECHILD` when it is not our child, or not yet.
+pub fn ended(pidfd: impl AsFd) -> Result<Option<Exit>, Errno> {
+    wait(pidfd.as_fd(), libc::WEXITED | libc::WNOHANG)
+}
+
+fn wait(pidfd: BorrowedFd<'_>, options: libc::c_int) -> Result<Option<Exit>, Errno> {
     // SAFETY: siginfo is plain data for which all zeroes is valid.
     let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
-    let id = pidfd.as_fd().as_raw_fd() as libc::id_t;
+    let id = pidfd.as_raw_fd() as libc::id_t;
     // SAFETY: `info` lives across the call.
-    check(unsafe { libc::waitid(libc::P_PIDFD, id, &raw mut info, libc::WEXITED) }.into())?;
-    // SAFETY: waitid with WEXITED filled the SIGCHLD members.
-    let status = unsafe { info.si_status() };
-    Ok(if info.si_code == libc::CLD_EXITED { Exit::Code(status) } else { Exit::Signal(status) })
+    check(unsafe { libc::waitid(libc::P_PIDFD, id, &raw mut info, options) }.into())?;
+    // SAFETY: waitid filled the SIGCHLD members, or left them zero.
+    let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+    Ok(match (pid, info.si_code) {
+        (0, _) => None,
+        (_, libc::CLD_EXITED) => Some(Exit::Code(status)),
+        _ => Some(Exit::Signal(status)),
+    })
+}
+
+/// The pid of a child that has ended and was not reaped yet, if there is one; it is left as it is.
+///
+/// # Errors
+/// `ECHILD` without any child.
+pub fn any_ended() -> Result<Option<Pid>, Errno> {
+    // SAFETY: siginfo is plain data for which all zeroes is valid.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: `info` lives across the call.
+    check(unsafe { libc::waitid(libc::P_ALL, 0, &raw mut info, options) }.into())?;
+    // SAFETY: waitid filled the SIGCHLD members, or left them zero.
+    let pid = unsafe { info.si_pid() };
+    Ok((pid != 0).then(|| Pid::from_raw(pid)))
 }
