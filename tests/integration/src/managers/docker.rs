@@ -5,19 +5,18 @@
 //! test by that name first. Docker's own test for a daemon that is ready is its `_ping` socket,
 //! which the client asks for us.
 
-use std::fs::{self, File};
+use std::fs;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
 use super::client::Client;
-use super::command::{Run, spawn, wait};
+use super::command::Run;
+use super::daemon::Daemon;
 use super::sandbox::Sandbox;
-use super::{Stop, Verdict, eventually, image};
+use super::{Stop, Verdict, containerd, eventually, image};
 
 /// Debian's client: another one may stand before it in `PATH`.
 pub const CLIENT: &str = "/usr/bin/docker";
@@ -34,68 +33,13 @@ pub const NEEDS: &[(&str, &str)] = &[
     ("iptables", "iptables"),
 ];
 
-/// A daemon process and its log.
-#[derive(Debug)]
-pub struct Daemon {
-    child: Child,
-    /// Where it writes both its streams.
-    pub log: PathBuf,
-}
-
-impl Daemon {
-    fn start(run: Run, log: PathBuf) -> Result<Self, Stop> {
-        let line = run.line();
-        let mut command = run.into_command();
-        let file = File::options().create(true).append(true).open(&log)?;
-        command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
-        let child = spawn(&mut command).map_err(|error| format!("{line}: {error}"))?;
-        Ok(Self { child, log })
-    }
-
-    /// Its pid.
-    pub fn pid(&self) -> Pid {
-        Pid::from_raw(self.child.id().cast_signed())
-    }
-
-    /// Sends `signal` and waits for its end.
-    pub fn stop(&mut self, signal: Signal) -> Verdict {
-        if self.child.try_wait()?.is_some() {
-            return Ok(());
-        }
-        kill(self.pid(), signal)?;
-        match wait(&mut self.child, Duration::from_secs(40))? {
-            Some(_) => Ok(()),
-            None => Err(Stop::Fail(format!("{} did not stop", self.log.display()))),
-        }
-    }
-
-    /// The end of its log, for messages.
-    pub fn tail(&self) -> String {
-        let log = fs::read_to_string(&self.log).unwrap_or_default();
-        let lines: Vec<&str> = log.lines().collect();
-        lines[lines.len().saturating_sub(15)..].join("\n")
-    }
-}
-
 /// Starts the containerd that all Docker daemons of a run share; its socket is `containerd.sock`.
 pub fn containerd(sandbox: &Sandbox) -> Result<Daemon, Stop> {
-    let dir = sandbox.dir.join("containerd");
-    fs::create_dir(&dir)?;
-    let socket = sandbox.dir.join("containerd.sock");
-    let config = format!(
-        "version = 2\nroot = '{0}/root'\nstate = '{0}/state'\noom_score = 0\n\
-         disabled_plugins = ['io.containerd.grpc.v1.cri', 'io.containerd.snapshotter.v1.btrfs', \
-         'io.containerd.snapshotter.v1.zfs', 'io.containerd.snapshotter.v1.devmapper', \
-         'io.containerd.snapshotter.v1.aufs']\n[grpc]\naddress = '{1}'\n",
-        dir.display(),
-        socket.display()
-    );
-    let file = dir.join("config.toml");
-    fs::write(&file, config)?;
-    let run = Run::new("containerd").arg("--config").arg(&file);
-    let daemon = Daemon::start(run, dir.join("log"))?;
-    eventually("containerd's socket", Duration::from_secs(30), || Ok(socket.exists()))?;
-    Ok(daemon)
+    containerd::serve(sandbox, &sandbox.dir.join("containerd"), &socket(sandbox))
+}
+
+fn socket(sandbox: &Sandbox) -> PathBuf {
+    sandbox.dir.join("containerd.sock")
 }
 
 /// One dockerd and its client.
@@ -144,7 +88,7 @@ impl Docker {
         let socket = self.dir.join("sock");
         let mut ended = false;
         let answered = eventually("dockerd answers", Duration::from_secs(60), || {
-            ended = self.daemon.child.try_wait()?.is_some();
+            ended = self.daemon.has_ended()?;
             Ok(ended || (socket.exists() && self.command(&["version"]).run()?.code == 0))
         });
         if ended || answered.is_err() {
@@ -187,9 +131,7 @@ impl Deref for Docker {
 
 /// The command line of a dockerd.
 fn server(sandbox: &Sandbox, name: &str, dir: &Path, options: &[String]) -> Run {
-    let path = sandbox.dir.join("path");
-    let path = format!("{}:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin", path.display());
-    let mut run = Run::new("dockerd").env("PATH", path).env("HOME", dir.join("home"));
+    let mut run = Run::new("dockerd").env("PATH", sandbox.path()).env("HOME", dir.join("home"));
     for (option, file) in [
         ("--config-file", "daemon.json"),
         ("--data-root", "data"),
@@ -201,7 +143,7 @@ fn server(sandbox: &Sandbox, name: &str, dir: &Path, options: &[String]) -> Run 
     run.arg("--host")
         .arg(format!("unix://{}", dir.join("sock").display()))
         .arg("--containerd")
-        .arg(sandbox.dir.join("containerd.sock"))
+        .arg(socket(sandbox))
         .arg("--add-runtime")
         .arg(format!("{RUNTIME}={}", sandbox.runtime.display()))
         .args(["--default-runtime", RUNTIME, "--oom-score-adjust", "0"])

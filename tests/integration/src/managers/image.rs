@@ -6,6 +6,8 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
+use serde_json::json;
+
 use super::Stop;
 use super::command::Run;
 
@@ -49,5 +51,36 @@ pub fn archive(dir: &Path) -> Result<PathBuf, Stop> {
     let archive = dir.join("image.tar");
     Run::new("tar").args(["-C"]).arg(&root).arg("-cf").arg(&archive).arg(".").ok()?;
     fs::remove_dir_all(&root)?;
+    Ok(archive)
+}
+
+/// The full name of the image in containerd, which knows no short ones.
+pub const REFERENCE: &str = "docker.io/library/bb:latest";
+
+/// Makes an archive in `docker save`'s format, for `ctr image import`, of the root file system
+/// `layer` that [`archive`] made.
+pub fn docker_archive(dir: &Path, layer: &Path) -> Result<PathBuf, Stop> {
+    let folder = dir.join("docker-archive");
+    fs::create_dir(&folder)?;
+    fs::hard_link(layer, folder.join("layer.tar"))?;
+    let sum = Run::new("sha256sum").arg(layer).ok()?;
+    let digest = sum.split(' ').next().unwrap_or_default();
+    let config = json!({
+        "architecture": if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" },
+        "os": "linux",
+        "config": {
+            "Cmd": ["sh"],
+            "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
+        },
+        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{digest}")]},
+    });
+    fs::write(folder.join("config.json"), config.to_string())?;
+    let manifest =
+        json!([{"Config": "config.json", "RepoTags": [REFERENCE], "Layers": ["layer.tar"]}]);
+    fs::write(folder.join("manifest.json"), manifest.to_string())?;
+    let archive = dir.join("docker-archive.tar");
+    let tar = Run::new("tar").arg("-C").arg(&folder).arg("-cf").arg(&archive);
+    tar.args(["manifest.json", "config.json", "layer.tar"]).ok()?;
+    fs::remove_dir_all(&folder)?;
     Ok(archive)
 }

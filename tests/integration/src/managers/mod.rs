@@ -11,6 +11,8 @@
 
 pub mod client;
 pub mod command;
+pub mod containerd;
+pub mod daemon;
 pub mod docker;
 pub mod image;
 pub mod leaks;

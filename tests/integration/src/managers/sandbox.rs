@@ -60,6 +60,8 @@ pub struct Sandbox {
     pub dir: PathBuf,
     /// The runtime under test: a copy, reachable by an ordinary user.
     pub runtime: PathBuf,
+    /// The shim under test: a copy under its own name, see [`Sandbox::shim`].
+    shim: Option<PathBuf>,
     /// The parent of every cgroup of this run, as an absolute cgroup path.
     pub cgroup: String,
 }
@@ -68,7 +70,34 @@ impl Sandbox {
     fn at(dir: PathBuf) -> Result<Self, Stop> {
         let runtime = fs::read_link(dir.join("runtime"))?;
         let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Ok(Self { dir, runtime, cgroup: format!("/{name}") })
+        let shim = fs::read_link(dir.join("shim")).ok();
+        Ok(Self { dir, runtime, shim, cgroup: format!("/{name}") })
+    }
+
+    /// The shim under test, for the suites that need one: `SHIM`, else the one in `bin`.
+    pub fn shim(&self) -> Result<&Path, Stop> {
+        let missing = "no shim under test: `make build` first, or set SHIM to its path";
+        self.shim.as_deref().ok_or_else(|| Stop::Fail(missing.to_owned()))
+    }
+
+    /// The runtime type that containerd resolves to the shim under test: the last two parts of
+    /// `containerd-shim-NAME-VERSION`.
+    pub fn runtime_type(&self) -> Result<String, Stop> {
+        let name = self.shim()?.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let parts = name.strip_prefix("containerd-shim-").and_then(|rest| rest.rsplit_once('-'));
+        let (name, version) = parts.ok_or_else(|| format!("{name} is no name of a shim"))?;
+        Ok(format!("io.containerd.{name}.{version}"))
+    }
+
+    /// Whether the shim under test is containerd's own, whose limits some tests must know.
+    pub fn is_reference_shim(&self) -> bool {
+        self.shim.as_ref().is_some_and(|shim| shim.ends_with("containerd-shim-runc-v2"))
+    }
+
+    /// The `PATH` of daemons: the shim under test and, called `runc`, the runtime come first.
+    pub fn path(&self) -> String {
+        let dir = self.dir.display();
+        format!("{dir}/shims:{dir}/path:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin")
     }
 
     /// Whether the runtime under test is runc, whose limits some tests must know.
@@ -110,7 +139,8 @@ fn outer(suite: &Suite) -> Result<ExitCode, Stop> {
     sweep_stale()?;
     let dir = PathBuf::from(format!("/tmp/{PREFIX}{}-{}", suite.name, std::process::id()));
     let lock = claim(&dir)?;
-    let ended = runtime_copy(&dir).and_then(|()| unshared(&dir));
+    let copied = runtime_copy(&dir).and_then(|()| shim_copy(&dir));
+    let ended = copied.and_then(|()| unshared(&dir));
     let swept = sweep(&dir);
     drop(lock);
     swept?;
@@ -226,10 +256,7 @@ fn append(file: &str, text: &str) -> Result<(), Stop> {
 /// Copies the runtime under test to where every user can run it, and names it `runc` for
 /// BuildKit, which looks for that name in `PATH`.
 fn runtime_copy(dir: &Path) -> Result<(), Stop> {
-    let wanted = std::env::var_os("RUNTIME").map_or_else(
-        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../bin/corten")),
-        PathBuf::from,
-    );
+    let wanted = under_test("RUNTIME", "corten");
     let Some(source) = find(&wanted) else {
         let wanted = wanted.display();
         return Err(Stop::Fail(format!(
@@ -245,6 +272,25 @@ fn runtime_copy(dir: &Path) -> Result<(), Stop> {
     fs::set_permissions(&copy, fs::Permissions::from_mode(0o755))?;
     symlink(&copy, path.join("runc"))?;
     Ok(symlink(&copy, dir.join("runtime"))?)
+}
+
+/// Copies the shim under test, if there is one, under its own name into a directory for `PATH`.
+fn shim_copy(dir: &Path) -> Result<(), Stop> {
+    let wanted = under_test("SHIM", "containerd-shim-corten-v2");
+    let shims = dir.join("shims");
+    fs::create_dir(&shims)?;
+    // Most suites need none; the others say so.
+    let Some(source) = find(&wanted) else { return Ok(()) };
+    let copy = shims.join(source.file_name().unwrap_or_default());
+    fs::copy(&source, &copy)?;
+    fs::set_permissions(&copy, fs::Permissions::from_mode(0o755))?;
+    Ok(symlink(&copy, dir.join("shim"))?)
+}
+
+/// The program that a variable names, else the one of that name in `bin`.
+fn under_test(variable: &str, name: &str) -> PathBuf {
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../bin").join(name);
+    std::env::var_os(variable).map_or(built, PathBuf::from)
 }
 
 /// Finds a program by path or name.

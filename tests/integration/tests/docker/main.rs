@@ -19,7 +19,8 @@ use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError, RwLock};
 
 use corten_integration::managers::command::Run;
-use corten_integration::managers::docker::{self, Daemon, Docker};
+use corten_integration::managers::daemon::Daemon;
+use corten_integration::managers::docker::{self, Docker};
 use corten_integration::managers::sandbox::{self, Sandbox, Suite, USER};
 use corten_integration::managers::{Stop, Verdict, image};
 use libtest_mimic::Trial;
