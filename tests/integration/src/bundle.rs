@@ -24,13 +24,19 @@ pub struct Bundle {
 impl Bundle {
     /// The default bundle: the probe reports, in the namespaces that `runc spec` asks for.
     pub fn new(dir: PathBuf, id: String) -> Self {
+        let bundle = Self::bare(dir, id);
+        fs::copy(probe(), bundle.rootfs().join("probe")).expect("copy the probe");
+        bundle
+    }
+
+    /// The same without the probe in it.
+    pub fn bare(dir: PathBuf, id: String) -> Self {
         let rootfs = dir.join("rootfs");
         for name in ["proc", "sys", "dev", "tmp", "etc", "run", "root", "home/user"] {
             fs::create_dir_all(rootfs.join(name)).expect("make the root file system");
         }
         let open = fs::Permissions::from_mode(0o1777);
         fs::set_permissions(rootfs.join("tmp"), open).expect("chmod /tmp");
-        fs::copy(probe(), rootfs.join("probe")).expect("copy the probe");
         let passwd = "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n";
         fs::write(rootfs.join("etc/passwd"), passwd).expect("write /etc/passwd");
         fs::write(rootfs.join("etc/group"), "root:x:0:\nuser:x:1000:\n").expect("write /etc/group");

@@ -13,6 +13,7 @@ pub mod driver;
 pub mod managers;
 pub mod oracle;
 pub mod reaper;
+pub mod shim;
 #[cfg(test)]
 mod specification;
 pub mod suite;

@@ -1,8 +1,27 @@
-//! Being written.
+//! The shim alone: real containers, and a containerd that is played (`corten_integration::shim`).
+//!
+//! Each comment is a promise of the shim contract. `SHIM=/usr/bin/containerd-shim-runc-v2` runs the
+//! reference; what it is known to do otherwise is skipped there, with the reason.
+
+mod lifecycle;
 
 use std::process::ExitCode;
 
+use corten_integration::managers::sandbox::{self, Suite};
+use corten_integration::shim;
+use libtest_mimic::Trial;
+
+/// What must be installed.
+const NEEDS: &[(&str, &str)] = &[("prlimit", "util-linux"), ("/bin/busybox", "busybox-static")];
+
 fn main() -> ExitCode {
-    let args = libtest_mimic::Arguments::from_args();
-    libtest_mimic::run(&args, Vec::new()).exit_code()
+    let stop = |_: &sandbox::Sandbox| Ok(());
+    // One at a time: the search for leaks counts everything that exists.
+    let suite = Suite { name: "shim", needs: NEEDS, threads: 1, start: shim::enter, trials, stop };
+    sandbox::main(&suite)
+}
+
+fn trials() -> Vec<Trial> {
+    let groups: &[(&str, &[shim::Case])] = &[("lifecycle", lifecycle::TESTS)];
+    groups.iter().flat_map(|(group, cases)| shim::trials(group, cases)).collect()
 }
