@@ -60,27 +60,39 @@ pub const REFERENCE: &str = "docker.io/library/bb:latest";
 /// Makes an archive in `docker save`'s format, for `ctr image import`, of the root file system
 /// `layer` that [`archive`] made.
 pub fn docker_archive(dir: &Path, layer: &Path) -> Result<PathBuf, Stop> {
+    docker_archive_of(dir, layer, &[(REFERENCE, &["sh"])])
+}
+
+/// [`docker_archive`] with several images of that layer: each one's full name and command.
+pub fn docker_archive_of(
+    dir: &Path,
+    layer: &Path,
+    images: &[(&str, &[&str])],
+) -> Result<PathBuf, Stop> {
     let folder = dir.join("docker-archive");
     fs::create_dir(&folder)?;
     fs::hard_link(layer, folder.join("layer.tar"))?;
     let sum = Run::new("sha256sum").arg(layer).ok()?;
     let digest = sum.split(' ').next().unwrap_or_default();
-    let config = json!({
-        "architecture": if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" },
-        "os": "linux",
-        "config": {
-            "Cmd": ["sh"],
-            "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
-        },
-        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{digest}")]},
-    });
-    fs::write(folder.join("config.json"), config.to_string())?;
-    let manifest =
-        json!([{"Config": "config.json", "RepoTags": [REFERENCE], "Layers": ["layer.tar"]}]);
-    fs::write(folder.join("manifest.json"), manifest.to_string())?;
+    let mut manifest = Vec::new();
+    for (number, (reference, command)) in images.iter().enumerate() {
+        let name = format!("config{number}.json");
+        let config = json!({
+            "architecture": if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" },
+            "os": "linux",
+            "config": {
+                "Cmd": command,
+                "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
+            },
+            "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{digest}")]},
+        });
+        fs::write(folder.join(&name), config.to_string())?;
+        let tags = [reference];
+        manifest.push(json!({"Config": name, "RepoTags": tags, "Layers": ["layer.tar"]}));
+    }
+    fs::write(folder.join("manifest.json"), json!(manifest).to_string())?;
     let archive = dir.join("docker-archive.tar");
-    let tar = Run::new("tar").arg("-C").arg(&folder).arg("-cf").arg(&archive);
-    tar.args(["manifest.json", "config.json", "layer.tar"]).ok()?;
+    Run::new("tar").arg("-C").arg(&folder).arg("-cf").arg(&archive).arg(".").ok()?;
     fs::remove_dir_all(&folder)?;
     Ok(archive)
 }

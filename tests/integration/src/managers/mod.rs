@@ -12,6 +12,7 @@
 pub mod client;
 pub mod command;
 pub mod containerd;
+pub mod cri;
 pub mod daemon;
 pub mod docker;
 pub mod image;

@@ -97,7 +97,13 @@ impl Sandbox {
     /// The `PATH` of daemons: the shim under test and, called `runc`, the runtime come first.
     pub fn path(&self) -> String {
         let dir = self.dir.display();
-        format!("{dir}/shims:{dir}/path:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin")
+        format!("{dir}/shims:{dir}/path:{dir}/other:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin")
+    }
+
+    /// A program of containerd: the one in `CONTAINERD_BIN`, else the installed one.
+    pub fn containerd(&self, program: &str) -> PathBuf {
+        let other = self.dir.join("other").join(program);
+        if other.exists() { other } else { PathBuf::from(program) }
     }
 
     /// Whether the runtime under test is runc, whose limits some tests must know.
@@ -274,11 +280,15 @@ fn runtime_copy(dir: &Path) -> Result<(), Stop> {
     Ok(symlink(&copy, dir.join("runtime"))?)
 }
 
-/// Copies the shim under test, if there is one, under its own name into a directory for `PATH`.
+/// Copies the shim under test, if there is one, under its own name into a directory for `PATH`;
+/// remembers the containerd that is not the installed one.
 fn shim_copy(dir: &Path) -> Result<(), Stop> {
     let wanted = under_test("SHIM", "containerd-shim-corten-v2");
     let shims = dir.join("shims");
     fs::create_dir(&shims)?;
+    if let Some(other) = std::env::var_os("CONTAINERD_BIN") {
+        symlink(fs::canonicalize(other)?, dir.join("other"))?;
+    }
     // Most suites need none; the others say so.
     let Some(source) = find(&wanted) else { return Ok(()) };
     let copy = shims.join(source.file_name().unwrap_or_default());
