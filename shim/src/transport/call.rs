@@ -238,3 +238,131 @@ impl Fields<'_> {
         self.0.push(value as u8);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::frame::{Decoder, Incoming};
+
+    fn payload(frame: &[u8]) -> Vec<u8> {
+        match Decoder::default().next(&mut &frame[..]) {
+            Some(Incoming::Frame(_, payload)) => payload,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn call() -> Call {
+        Call {
+            stream: 7,
+            service: "containerd.task.v3.Task".to_owned(),
+            method: "State".to_owned(),
+            payload: vec![0xa5; 300],
+            timeout: Some(Duration::from_secs(5)),
+            metadata: vec![("k".to_owned(), "v".to_owned()), ("e".to_owned(), String::new())],
+        }
+    }
+
+    #[test]
+    fn a_request_is_these_bytes() {
+        let small = Call {
+            stream: 1,
+            service: "s".to_owned(),
+            method: "m".to_owned(),
+            payload: b"p".to_vec(),
+            timeout: None,
+            metadata: Vec::new(),
+        };
+        let bytes = b"\0\0\0\x09\0\0\0\x01\x01\0\x0a\x01s\x12\x01m\x1a\x01p";
+        assert_eq!(small.encode(), bytes);
+        assert_eq!(Call::parse(1, &bytes[10..]), Ok(small));
+    }
+
+    #[test]
+    fn requests_are_those_of_the_generated_code() {
+        let mut theirs = proto::Request::new();
+        theirs.service = call().service;
+        theirs.method = call().method;
+        theirs.payload = call().payload;
+        theirs.timeout_nano = 5_000_000_000;
+        for (key, value) in call().metadata {
+            theirs.metadata.push(proto::KeyValue { key, value, ..Default::default() });
+        }
+        assert_eq!(payload(&call().encode()), theirs.write_to_bytes().unwrap());
+        assert_eq!(Call::parse(7, &theirs.write_to_bytes().unwrap()), Ok(call()));
+    }
+
+    #[test]
+    fn a_deadline_that_is_past_is_no_time_left() {
+        let mut late = proto::Request::new();
+        late.timeout_nano = -1;
+        let parsed = Call::parse(1, &late.write_to_bytes().unwrap()).unwrap();
+        assert_eq!(parsed.timeout, Some(Duration::ZERO));
+        assert_eq!(Call::parse(1, &[]).unwrap().timeout, None);
+    }
+
+    #[test]
+    fn what_is_no_request_is_an_invalid_argument() {
+        // A field that ends too early; a service that is not UTF-8; a number that never ends.
+        for bytes in [
+            &b"\x0a\x05s"[..],
+            b"\x0a\x01\xff",
+            b"\x20\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
+        ] {
+            let status = Call::parse(1, bytes).unwrap_err();
+            assert_eq!(status.code, Code::InvalidArgument, "{status}");
+        }
+    }
+
+    #[test]
+    fn replies_are_these_bytes() {
+        assert_eq!(encode_reply(3, &Ok(Vec::new())), *b"\0\0\0\0\0\0\0\x03\x02\0");
+        assert_eq!(encode_reply(3, &Ok(b"p".to_vec())), *b"\0\0\0\x03\0\0\0\x03\x02\0\x12\x01p");
+        let missing = Err(Status::new(Code::NotFound, "x"));
+        assert_eq!(
+            encode_reply(3, &missing),
+            *b"\0\0\0\x07\0\0\0\x03\x02\0\x0a\x05\x08\x05\x12\x01x"
+        );
+    }
+
+    #[test]
+    fn replies_are_those_of_the_generated_code() {
+        let mut theirs = proto::Response::new();
+        let status = theirs.status.mut_or_insert_default();
+        status.code = proto::Code::FAILED_PRECONDITION.into();
+        status.message = "cannot delete a running process".repeat(9);
+        let reply = Err(Status::new(Code::FailedPrecondition, status.message.clone()));
+        assert_eq!(payload(&encode_reply(1, &reply)), theirs.write_to_bytes().unwrap());
+        assert_eq!(parse_reply(&theirs.write_to_bytes().unwrap()), reply);
+
+        let mut theirs = proto::Response::new();
+        theirs.payload = vec![1; 5000];
+        assert_eq!(payload(&encode_reply(1, &Ok(vec![1; 5000]))), theirs.write_to_bytes().unwrap());
+        assert_eq!(parse_reply(&theirs.write_to_bytes().unwrap()), Ok(vec![1; 5000]));
+    }
+
+    #[test]
+    fn codes_are_the_ones_of_the_generated_code() {
+        for number in 0..=16 {
+            let code = Code::from_wire(number);
+            assert_eq!(code as i32, number);
+            let theirs = <proto::Code as protobuf::Enum>::from_i32(number).unwrap();
+            assert_eq!(
+                format!("{theirs:?}").replace('_', "").replace("LL", "L"),
+                format!("{code:?}").to_uppercase()
+            );
+        }
+        assert_eq!(Code::from_wire(17), Code::Unknown);
+        assert_eq!(Code::from_wire(-1), Code::Unknown);
+    }
+
+    #[test]
+    fn a_reply_that_is_too_long_is_an_error_instead() {
+        // A payload in a response has a tag and four bytes of length before it.
+        let longest = encode_reply(1, &Ok(vec![0; frame::MAX_PAYLOAD - 5]));
+        assert_eq!(longest.len(), frame::HEADER + frame::MAX_PAYLOAD);
+        let longer = encode_reply(1, &Ok(vec![0; frame::MAX_PAYLOAD - 4]));
+        let status = parse_reply(&payload(&longer)).unwrap_err();
+        assert_eq!(status.code, Code::ResourceExhausted);
+        assert_eq!(status.message, "message length 4194305 exceed maximum message size of 4194304");
+    }
+}

@@ -21,6 +21,9 @@
 //! are answered `ResourceExhausted`. (Stopping to read for those would shut out the Kill that ends
 //! all the Waits.)
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::os::fd::OwnedFd;
 
