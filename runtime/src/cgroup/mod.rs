@@ -235,6 +235,15 @@ impl Cgroup {
         if self.version == Version::V2 { self.v2() } else { self.v1(controller) }
     }
 
+    /// The directory that has a controller's files; `None` without the controller, or when
+    /// somebody has removed the group.
+    ///
+    /// # Errors
+    /// The errno of opening it.
+    pub fn dir_of(&self, controller: &str) -> Result<Option<&Dir>> {
+        Ok(self.group_of(controller).map(Group::find).transpose()?.flatten())
+    }
+
     /// The v2 directory for `CLONE_INTO_CGROUP`: the process is born in it and needs no move.
     /// Needs Linux 5.7; before, and on v1, [`Cgroup::join`] is the way. So it is for a group that
     /// was there before us: the kernel kills what is born into a group whose cgroup.kill was ever
@@ -342,7 +351,7 @@ impl Cgroup {
         let Some(dir) = group.find()? else { return Ok(0) };
         let file = if group.is_v2() { "memory.events" } else { "memory.oom_control" };
         match dir.try_read(file) {
-            Ok(text) => Ok(stats::value_of(&text, "oom_kill").unwrap_or(0)),
+            Ok(text) => Ok(stats::reader::value_of(&text, "oom_kill").unwrap_or(0)),
             Err(Errno::ENOENT | Errno::ENODEV) => Ok(0),
             Err(errno) => Err(errno).doing(|| format!("read {:?}", dir.path().join(file))),
         }

@@ -4,18 +4,18 @@
 //! when zero are runc's. A file that this kernel lacks leaves its field zero; a file that can't be
 //! read is an error.
 
-mod read_v1;
+pub mod read_v1;
 mod read_v2;
+pub mod reader;
 
 use std::collections::BTreeMap;
-use std::str::FromStr;
 
-use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
+use self::reader::Reader;
 use super::dir::Dir;
 use super::{Cgroup, Version};
-use crate::error::{Doing, Result};
+use crate::error::Result;
 
 /// Everything. `intel_rdt` and `network_interfaces` are others' to fill.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -282,29 +282,9 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
-/// A file's contents; `None` when this kernel has no such file.
-fn text(dir: &Dir, file: &str) -> Result<Option<String>> {
-    match dir.try_read(file) {
-        Ok(text) => Ok(Some(text)),
-        // cgroup.procs and pressure files exist in groups that do not support them.
-        Err(Errno::ENOENT | Errno::ENODEV | Errno::EOPNOTSUPP) => Ok(None),
-        Err(errno) => Err(errno).doing(|| format!("read {:?}", dir.path().join(file))),
-    }
-}
-
-/// A file with one number; "max" is the greatest one, absence is 0.
-fn number<T: FromStr + Default>(dir: &Dir, file: &str) -> Result<T> {
-    let Some(text) = text(dir, file)? else { return Ok(T::default()) };
-    let text = match text.trim_end() {
-        "max" => "18446744073709551615",
-        number => number,
-    };
-    Ok(text.parse().unwrap_or_default())
-}
-
-/// The value of `key` in lines of `key value`.
-pub(super) fn value_of(text: &str, key: &str) -> Option<u64> {
-    text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
+/// A file with one number; absence is 0.
+fn number(reader: &mut Reader, dir: &Dir, file: &str) -> Result<u64> {
+    Ok(reader.number(dir, file)?.unwrap_or(0))
 }
 
 /// The numbers of a list like `0-3,7`; `None` when it is none.
@@ -320,24 +300,6 @@ pub(super) fn numbers(list: &str) -> Option<Vec<u32>> {
         numbers.extend(from..=to);
     }
     Some(numbers)
-}
-
-/// `hugetlb.SIZE.` files of the group, by their sizes.
-fn hugepage_sizes() -> Vec<String> {
-    let Ok(entries) = std::fs::read_dir("/sys/kernel/mm/hugepages") else { return Vec::new() };
-    let name =
-        |entry: std::io::Result<std::fs::DirEntry>| entry.ok()?.file_name().into_string().ok();
-    entries
-        .filter_map(name)
-        .filter_map(|name| {
-            let kb: u64 = name.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok()?;
-            Some(match kb {
-                kb if kb >= 1 << 20 => format!("{}GB", kb >> 20),
-                kb if kb >= 1 << 10 => format!("{}MB", kb >> 10),
-                kb => format!("{kb}KB"),
-            })
-        })
-        .collect()
 }
 
 #[cfg(test)]
