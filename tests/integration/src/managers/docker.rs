@@ -38,6 +38,14 @@ pub fn containerd(sandbox: &Sandbox) -> Result<Daemon, Stop> {
     containerd::serve(sandbox, &sandbox.dir.join("containerd"), &socket(sandbox))
 }
 
+/// The same with the shim under test in the place of containerd's own: Docker 20.10 knows no other
+/// by name.
+pub fn containerd_with_shim(sandbox: &Sandbox) -> Result<Daemon, Stop> {
+    sandbox.shim()?;
+    let dir = sandbox.dir.join("containerd");
+    containerd::serve(&sandbox.with_shim_as_runc(), &dir, &socket(sandbox))
+}
+
 fn socket(sandbox: &Sandbox) -> PathBuf {
     sandbox.dir.join("containerd.sock")
 }

@@ -15,6 +15,7 @@ pub mod containerd;
 pub mod cri;
 pub mod daemon;
 pub mod docker;
+pub mod events;
 pub mod image;
 pub mod leaks;
 pub mod podman;

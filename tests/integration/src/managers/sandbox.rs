@@ -29,6 +29,9 @@ const PREFIX: &str = "corten-managers-";
 const ROLE: &str = "CORTEN_MANAGERS_ROLE";
 const PLACE: &str = "CORTEN_MANAGERS_DIR";
 
+/// containerd's own shim.
+const RUNC_SHIM: &str = "containerd-shim-runc-v2";
+
 /// The ordinary user of the sandbox, for rootless tests.
 pub const USER: &str = "corten-test";
 /// Its uid and gid.
@@ -62,6 +65,8 @@ pub struct Sandbox {
     pub runtime: PathBuf,
     /// The shim under test: a copy under its own name, see [`Sandbox::shim`].
     shim: Option<PathBuf>,
+    /// The directory of the work directory that comes first in `PATH`.
+    shims: &'static str,
     /// The parent of every cgroup of this run, as an absolute cgroup path.
     pub cgroup: String,
 }
@@ -71,7 +76,7 @@ impl Sandbox {
         let runtime = fs::read_link(dir.join("runtime"))?;
         let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let shim = fs::read_link(dir.join("shim")).ok();
-        Ok(Self { dir, runtime, shim, cgroup: format!("/{name}") })
+        Ok(Self { dir, runtime, shim, shims: "shims", cgroup: format!("/{name}") })
     }
 
     /// The shim under test, for the suites that need one: `SHIM`, else the one in `bin`.
@@ -91,13 +96,21 @@ impl Sandbox {
 
     /// Whether the shim under test is containerd's own, whose limits some tests must know.
     pub fn is_reference_shim(&self) -> bool {
-        self.shim.as_ref().is_some_and(|shim| shim.ends_with("containerd-shim-runc-v2"))
+        self.shim.as_ref().is_some_and(|shim| shim.ends_with(RUNC_SHIM))
+    }
+
+    /// The same run for a daemon that finds the shim under test by the name of runc's too: nothing
+    /// else gets options of runc's form from `ctr`, and nothing else is known to Docker 20.10.
+    pub fn with_shim_as_runc(&self) -> Self {
+        Self { shims: "shims-runc", ..self.clone() }
     }
 
     /// The `PATH` of daemons: the shim under test and, called `runc`, the runtime come first.
     pub fn path(&self) -> String {
-        let dir = self.dir.display();
-        format!("{dir}/shims:{dir}/path:{dir}/other:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin")
+        let (dir, first) = (self.dir.display(), self.shims);
+        format!(
+            "{dir}/{first}:{dir}/shims:{dir}/path:{dir}/other:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
+        )
     }
 
     /// A program of containerd: the one in `CONTAINERD_BIN`, else the installed one.
@@ -294,6 +307,9 @@ fn shim_copy(dir: &Path) -> Result<(), Stop> {
     let copy = shims.join(source.file_name().unwrap_or_default());
     fs::copy(&source, &copy)?;
     fs::set_permissions(&copy, fs::Permissions::from_mode(0o755))?;
+    let named = dir.join("shims-runc");
+    fs::create_dir(&named)?;
+    symlink(&copy, named.join(RUNC_SHIM))?;
     Ok(symlink(&copy, dir.join("shim"))?)
 }
 
