@@ -16,9 +16,11 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Token(pub u64);
 
-/// What to wait for. Errors and hang-ups are always told.
+/// What to wait for. Errors and hang-ups are always told, but when it is off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Interest {
+    /// Out of the set: not even errors and hang-ups, which would be told over and over.
+    Off,
     /// Errors and hang-ups only.
     Nothing,
     /// Something to read, or to accept; a pidfd's process has ended.
@@ -27,15 +29,19 @@ pub enum Interest {
     Write,
     /// Either.
     Both,
+    /// Either, told once each time something happens (edge-triggered): for a descriptor that may
+    /// stay hung up for long and come back.
+    Change,
 }
 
 impl Interest {
     fn flags(self) -> EpollFlags {
         match self {
-            Self::Nothing => EpollFlags::empty(),
+            Self::Off | Self::Nothing => EpollFlags::empty(),
             Self::Read => EpollFlags::EPOLLIN,
             Self::Write => EpollFlags::EPOLLOUT,
             Self::Both => EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT,
+            Self::Change => EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLET,
         }
     }
 }
@@ -60,9 +66,9 @@ impl Poller {
     /// `EPERM` for regular files and directories, which are always ready; `ENOSPC`
     /// (`/proc/sys/fs/epoll/max_user_watches`).
     pub fn watch<F: AsFd>(&self, fd: F, token: Token, interest: Interest) -> Result<Watched<F>> {
-        let event = EpollEvent::new(interest.flags(), token.0);
-        self.0.add(&fd, event).doing(|| "epoll_ctl add".to_owned())?;
-        Ok(Watched { fd, token, interest, poller: self.clone() })
+        let mut watched = Watched { fd, token, interest: Interest::Off, poller: self.clone() };
+        watched.want(interest)?;
+        Ok(watched)
     }
 
     /// Waits until something is ready or `deadline` is past, and says whose it is. A token comes
@@ -101,13 +107,16 @@ impl<F: AsFd> Watched<F> {
     /// Changes what is waited for.
     ///
     /// # Errors
-    /// `ENOMEM`.
+    /// `ENOMEM`; `ENOSPC` when it was off.
     pub fn want(&mut self, interest: Interest) -> Result<()> {
-        if interest != self.interest {
-            let mut event = EpollEvent::new(interest.flags(), self.token.0);
-            self.poller.0.modify(&self.fd, &mut event).doing(|| "epoll_ctl mod".to_owned())?;
-            self.interest = interest;
+        let (set, mut event) = (&self.poller.0, EpollEvent::new(interest.flags(), self.token.0));
+        match (self.interest, interest) {
+            (before, now) if before == now => {}
+            (Interest::Off, _) => set.add(&self.fd, event).doing(|| "epoll_ctl add".to_owned())?,
+            (_, Interest::Off) => set.delete(&self.fd).doing(|| "epoll_ctl del".to_owned())?,
+            _ => set.modify(&self.fd, &mut event).doing(|| "epoll_ctl mod".to_owned())?,
         }
+        self.interest = interest;
         Ok(())
     }
 
@@ -125,8 +134,10 @@ impl<F: AsFd> AsFd for Watched<F> {
 
 impl<F: AsFd> Drop for Watched<F> {
     fn drop(&mut self) {
-        // It is in the set, so this can't fail.
-        let _in_the_set = self.poller.0.delete(&self.fd);
+        if self.interest != Interest::Off {
+            // It is in the set, so this can't fail.
+            let _in_the_set = self.poller.0.delete(&self.fd);
+        }
     }
 }
 
@@ -160,5 +171,21 @@ mod tests {
         watched.want(Interest::Both).unwrap();
         assert_eq!(poller.wait(None).unwrap(), [Token(1)]);
         watched.get().read_exact(&mut [0]).unwrap();
+    }
+
+    #[test]
+    fn a_hang_up_is_told_once_per_change_and_never_when_off() {
+        let poller = Poller::new().unwrap();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        drop(theirs);
+        let told = || !poller.wait(Some(Instant::now())).unwrap().is_empty();
+        let mut watched = poller.watch(ours, Token(1), Interest::Change).unwrap();
+        assert!(told() && !told());
+        watched.want(Interest::Nothing).unwrap();
+        assert!(told() && told());
+        watched.want(Interest::Off).unwrap();
+        assert!(!told());
+        watched.want(Interest::Read).unwrap();
+        assert!(told());
     }
 }
