@@ -18,7 +18,7 @@
 //! while we work.
 
 mod cgroups;
-pub(crate) mod compat;
+pub mod compat;
 mod copy_up;
 mod dev;
 mod devices;
@@ -37,9 +37,11 @@ use std::path::Path;
 use nix::sys::stat::{Mode, umask};
 
 pub use cgroups::{Cgroups, Hierarchy};
+pub use mount::build;
+pub use mounts::NewFs;
 pub use options::Propagation;
 pub use plan::{Context, Plan};
-pub use sources::{Moment, Sources};
+pub use sources::{Moment, Sources, make_userns};
 
 use crate::Result;
 use crate::error::Doing;

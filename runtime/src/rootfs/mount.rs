@@ -366,6 +366,10 @@ fn configure(
                 .map_err(|errno| explain(context, &format!("option {name:?}"), errno))?;
         }
     }
+    for (key, file) in &fs.files {
+        sys::fsconfig_fd(context, key, file)
+            .map_err(|errno| explain(context, &format!("option {key:?}"), errno))?;
+    }
     let parameters = fs.parameters.iter().map(|(name, value)| (name.as_str(), value.as_deref()));
     for (name, value) in first.into_iter().chain(parameters) {
         let key = c_string(name)?;
@@ -381,12 +385,11 @@ fn configure(
     Ok(())
 }
 
-/// A detached mount of a new file system.
-pub(super) fn build(
-    fs: &NewFs,
-    attrs: u64,
-    first: Option<(&str, Option<&str>)>,
-) -> Result<OwnedFd> {
+/// A detached mount of a new file system; `first` is a parameter that comes before the others.
+///
+/// # Errors
+/// The step that failed, what the kernel wrote about it, and the errno.
+pub fn build(fs: &NewFs, attrs: u64, first: Option<(&str, Option<&str>)>) -> Result<OwnedFd> {
     let fstype = c_string(&fs.fstype)?;
     let context = sys::fsopen(&fstype).doing(|| format!("open file system type {}", fs.fstype))?;
     if !fs.source.is_empty() {

@@ -5,6 +5,8 @@
 //! procfs may stand on `/proc`, and only files from a short list may be bound below it. That the
 //! image itself does not play the same game with links is checked on the fd, when mounting.
 
+use std::ffi::CStr;
+use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType};
@@ -87,35 +89,42 @@ pub enum Mapping {
 #[derive(Debug, Default)]
 pub struct NewFs {
     /// `tmpfs`, `proc`, ...
-    pub(super) fstype: String,
+    pub fstype: String,
     /// The device or the name that mountinfo shows.
-    pub(super) source: String,
+    pub source: String,
     /// `MS_*` of the superblock.
-    pub(super) superblock: u64,
+    pub superblock: u64,
     /// The file system's own options, one by one: name and value.
-    pub(super) parameters: Vec<(String, Option<String>)>,
-    /// The same as mount(2) takes them.
-    pub(super) data: String,
+    pub parameters: Vec<(String, Option<String>)>,
+    /// Parameters that are open directories: overlay's layers. mount(2) can't say them.
+    pub files: Vec<(&'static CStr, OwnedFd)>,
+    /// The same as mount(2) takes them, without `files`.
+    pub data: String,
     /// `tmpcopyup`.
-    pub(super) copy_up: bool,
+    pub copy_up: bool,
     /// Bind this host path instead when a user namespace may not mount the file system, because the
     /// namespace that it shows belongs to the host (row M17).
-    pub(super) stand_in: Option<&'static str>,
+    pub stand_in: Option<&'static str>,
 }
 
 impl NewFs {
     /// Whether fsconfig(2) can't say it: a flag without a word, or a value beyond its limit (overlay's
     /// `lowerdir`).
-    pub(super) fn needs_mount2(&self) -> bool {
-        self.superblock & (ms::IVERSION | ms::SILENT) != 0
+    pub fn needs_mount2(&self) -> bool {
+        self.has_wordless_flags()
             || self
                 .parameters
                 .iter()
                 .any(|(_, value)| value.as_ref().is_some_and(|v| v.len() > FSCONFIG_VALUE_MAX))
     }
 
+    /// Whether there are flags of the superblock that only mount(2) can say.
+    pub fn has_wordless_flags(&self) -> bool {
+        self.superblock & (ms::IVERSION | ms::SILENT) != 0
+    }
+
     /// Adds one option of the file system.
-    pub(super) fn push(&mut self, name: &str, value: Option<&str>) {
+    pub fn push(&mut self, name: &str, value: Option<&str>) {
         self.parameters.push((name.to_owned(), value.map(str::to_owned)));
         if !self.data.is_empty() {
             self.data.push(',');
@@ -387,12 +396,14 @@ impl Idmap {
 }
 
 impl NewFs {
-    fn new(fstype: &str, source: Option<&Path>, options: &Options) -> Self {
+    /// What the options say about a new file system of this type.
+    pub fn new(fstype: &str, source: Option<&Path>, options: &Options) -> Self {
         Self {
             fstype: fstype.to_owned(),
             source: source.map(|path| path.to_string_lossy().into_owned()).unwrap_or_default(),
             superblock: options.superblock,
             parameters: parameters(fstype, &options.data),
+            files: Vec::new(),
             data: options.data.join(","),
             copy_up: options.copy_up && fstype == "tmpfs",
             stand_in: None,

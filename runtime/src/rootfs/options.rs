@@ -11,18 +11,29 @@
 use crate::sys::mount::attr;
 
 /// `MS_*` numbers that libc types as `c_ulong`, here as the `u64` of `struct mount_attr`.
-pub(super) mod ms {
-    pub(crate) const RDONLY: u64 = libc::MS_RDONLY;
-    pub(crate) const SYNC: u64 = libc::MS_SYNCHRONOUS;
-    pub(crate) const DIRSYNC: u64 = libc::MS_DIRSYNC;
-    pub(crate) const MAND: u64 = libc::MS_MANDLOCK;
-    pub(crate) const LAZYTIME: u64 = 1 << 25;
-    pub(crate) const IVERSION: u64 = libc::MS_I_VERSION;
-    pub(crate) const SILENT: u64 = libc::MS_SILENT;
-    pub(crate) const SHARED: u64 = libc::MS_SHARED;
-    pub(crate) const SLAVE: u64 = libc::MS_SLAVE;
-    pub(crate) const PRIVATE: u64 = libc::MS_PRIVATE;
-    pub(crate) const UNBINDABLE: u64 = libc::MS_UNBINDABLE;
+pub mod ms {
+    /// Read-only.
+    pub const RDONLY: u64 = libc::MS_RDONLY;
+    /// Writes are synchronous.
+    pub const SYNC: u64 = libc::MS_SYNCHRONOUS;
+    /// Changes of directories are synchronous.
+    pub const DIRSYNC: u64 = libc::MS_DIRSYNC;
+    /// Mandatory locks, of which only the flag is left.
+    pub const MAND: u64 = libc::MS_MANDLOCK;
+    /// Times are written late.
+    pub const LAZYTIME: u64 = 1 << 25;
+    /// A counter of changes in each inode.
+    pub const IVERSION: u64 = libc::MS_I_VERSION;
+    /// Fewer words in the kernel's log.
+    pub const SILENT: u64 = libc::MS_SILENT;
+    /// Mount events travel both ways.
+    pub const SHARED: u64 = libc::MS_SHARED;
+    /// Mount events come in only.
+    pub const SLAVE: u64 = libc::MS_SLAVE;
+    /// No mount events.
+    pub const PRIVATE: u64 = libc::MS_PRIVATE;
+    /// As private, and no bind mount of it.
+    pub const UNBINDABLE: u64 = libc::MS_UNBINDABLE;
 }
 
 /// Attributes to set and to clear on a mount, `MOUNT_ATTR_*`.

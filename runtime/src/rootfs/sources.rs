@@ -309,8 +309,11 @@ impl<'plan> Idmaps<'plan> {
 }
 
 /// A user namespace with these mappings, held by nothing but its fd: a child is born in it, the maps
-/// are written, and the child goes.
-fn make_userns(uids: &[LinuxIdMapping], gids: &[LinuxIdMapping]) -> Result<OwnedFd> {
+/// are written, and the child goes. The caller is single-threaded.
+///
+/// # Errors
+/// The errno of the clone; of writing the maps, `EINVAL` for ranges that the kernel doesn't take.
+pub fn make_userns(uids: &[LinuxIdMapping], gids: &[LinuxIdMapping]) -> Result<OwnedFd> {
     let args = CloneArgs { flags: CloneFlags::CLONE_NEWUSER.bits() as u64, ..CloneArgs::default() };
     let (pid, _pidfd) = match clone3(&args).doing(|| "make a user namespace".to_owned())? {
         Cloned::Child => loop {

@@ -10,6 +10,7 @@ pub mod cred;
 pub mod fds;
 pub mod fs;
 pub mod keyring;
+pub mod loopdev;
 pub mod mount;
 pub mod ns;
 pub mod process;

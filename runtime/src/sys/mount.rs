@@ -46,6 +46,7 @@ const MOVE_MOUNT_F_EMPTY_PATH: u32 = 0x4;
 const MOVE_MOUNT_T_EMPTY_PATH: u32 = 0x40;
 const FSCONFIG_SET_FLAG: u32 = 0;
 const FSCONFIG_SET_STRING: u32 = 1;
+const FSCONFIG_SET_FD: u32 = 5;
 const FSCONFIG_CMD_CREATE: u32 = 6;
 const FSCONFIG_CMD_RECONFIGURE: u32 = 7;
 
@@ -89,6 +90,7 @@ fn fsconfig(
     cmd: u32,
     key: Option<&CStr>,
     value: Option<&CStr>,
+    aux: libc::c_int,
 ) -> Result<(), Errno> {
     // SAFETY: `key` and `value` are null or NUL-terminated and live across the call.
     check(unsafe {
@@ -98,7 +100,7 @@ fn fsconfig(
             cmd,
             key.map_or(std::ptr::null(), CStr::as_ptr),
             value.map_or(std::ptr::null(), CStr::as_ptr),
-            0,
+            aux,
         )
     })
     .map(drop)
@@ -109,7 +111,7 @@ fn fsconfig(
 /// # Errors
 /// `EINVAL` for an unknown parameter; the context's log says more ([`log`]).
 pub fn fsconfig_flag(fs: impl AsFd, key: &CStr) -> Result<(), Errno> {
-    fsconfig(fs.as_fd(), FSCONFIG_SET_FLAG, Some(key), None)
+    fsconfig(fs.as_fd(), FSCONFIG_SET_FLAG, Some(key), None, 0)
 }
 
 /// `FSCONFIG_SET_STRING`: `key=value`, the value at most [`FSCONFIG_VALUE_MAX`] bytes.
@@ -117,7 +119,17 @@ pub fn fsconfig_flag(fs: impl AsFd, key: &CStr) -> Result<(), Errno> {
 /// # Errors
 /// `EINVAL` for an unknown parameter or value; the context's log says more ([`log`]).
 pub fn fsconfig_string(fs: impl AsFd, key: &CStr, value: &CStr) -> Result<(), Errno> {
-    fsconfig(fs.as_fd(), FSCONFIG_SET_STRING, Some(key), Some(value))
+    fsconfig(fs.as_fd(), FSCONFIG_SET_STRING, Some(key), Some(value), 0)
+}
+
+/// `FSCONFIG_SET_FD`: `key` is what the descriptor stands for; overlay's layers (Linux 6.13).
+///
+/// # Errors
+/// `EINVAL` for an unknown parameter or one that takes no descriptor; the context's log says more
+/// ([`log`]).
+pub fn fsconfig_fd(fs: impl AsFd, key: &CStr, value: impl AsFd) -> Result<(), Errno> {
+    let value = value.as_fd().as_raw_fd();
+    fsconfig(fs.as_fd(), FSCONFIG_SET_FD, Some(key), None, value)
 }
 
 /// `FSCONFIG_CMD_CREATE`: make or find the superblock.
@@ -125,7 +137,7 @@ pub fn fsconfig_string(fs: impl AsFd, key: &CStr, value: &CStr) -> Result<(), Er
 /// # Errors
 /// The file system's own.
 pub fn fsconfig_create(fs: impl AsFd) -> Result<(), Errno> {
-    fsconfig(fs.as_fd(), FSCONFIG_CMD_CREATE, None, None)
+    fsconfig(fs.as_fd(), FSCONFIG_CMD_CREATE, None, None, 0)
 }
 
 /// `FSCONFIG_CMD_RECONFIGURE`: apply the parameters to a superblock that [`fspick`] picked.
@@ -133,7 +145,7 @@ pub fn fsconfig_create(fs: impl AsFd) -> Result<(), Errno> {
 /// # Errors
 /// The file system's own.
 pub fn fsconfig_reconfigure(fs: impl AsFd) -> Result<(), Errno> {
-    fsconfig(fs.as_fd(), FSCONFIG_CMD_RECONFIGURE, None, None)
+    fsconfig(fs.as_fd(), FSCONFIG_CMD_RECONFIGURE, None, None, 0)
 }
 
 /// What the kernel wrote into the context's log, one line, empty if nothing.

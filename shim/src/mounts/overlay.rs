@@ -1,0 +1,183 @@
+//! Overlay's layers: as descriptors, where a list of any length will do, or relative to the directory
+//! that they have in common, where all options have to fit a page.
+//!
+//! In `lowerdir` a colon separates layers, two of them the ones that hold only data, and a backslash
+//! takes the meaning from the next letter (overlayfs.rst).
+
+use std::ffi::CStr;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use corten::error::{Doing, Error, Result};
+use corten::rootfs::NewFs;
+use corten::rootfs::path::{c_path, open_host};
+use corten::sys::mount as sys;
+use nix::fcntl::AT_FDCWD;
+
+use super::{idmap, way};
+
+/// Where the names of layers stand, as options and as what one of them is to `fsconfig(2)`.
+const LOWER: &CStr = c"lowerdir+";
+const DATA: &CStr = c"datadir+";
+
+/// A directory that overlay puts together with others.
+#[derive(Debug, PartialEq, Eq)]
+struct Layer {
+    key: &'static CStr,
+    path: PathBuf,
+    /// Below the writable one: identities are mapped here.
+    lower: bool,
+}
+
+/// Takes the layers out of the parameters. The last of two `lowerdir` counts, as in the kernel.
+fn take_layers(fs: &mut NewFs) -> Vec<Layer> {
+    let mut layers: Vec<Layer> = Vec::new();
+    fs.parameters.retain(|(name, value)| {
+        let Some(value) = value else { return true };
+        let single = |key, lower| Layer { key, path: unescape(value), lower };
+        let new = match name.as_str() {
+            "lowerdir" => {
+                layers.retain(|layer| !layer.lower);
+                lower_layers(value)
+            }
+            "lowerdir+" => vec![single(LOWER, true)],
+            "datadir+" => vec![single(DATA, true)],
+            "upperdir" => vec![single(c"upperdir", false)],
+            "workdir" => vec![single(c"workdir", false)],
+            _ => return true,
+        };
+        layers.retain(|old| new.iter().all(|new| new.lower || new.key != old.key));
+        layers.extend(new);
+        false
+    });
+    layers
+}
+
+fn lower_layers(value: &str) -> Vec<Layer> {
+    let mut key = LOWER;
+    let mut layers = Vec::new();
+    for name in split(value) {
+        if name.is_empty() {
+            key = DATA;
+        } else {
+            layers.push(Layer { key, path: unescape(name), lower: true });
+        }
+    }
+    layers
+}
+
+/// At the colons that have no backslash before them.
+fn split(value: &str) -> Vec<&str> {
+    let mut escaped = false;
+    value
+        .split(|letter| {
+            let here = letter == ':' && !escaped;
+            escaped = letter == '\\' && !escaped;
+            here
+        })
+        .collect()
+}
+
+fn unescape(name: &str) -> PathBuf {
+    let mut letters = name.chars();
+    let mut plain = String::new();
+    while let Some(letter) = letters.next() {
+        plain.push(if letter == '\\' { letters.next().unwrap_or('\\') } else { letter });
+    }
+    plain.into()
+}
+
+/// Opens the layers; those below the writable one as detached trees with mapped identities, if there is
+/// a map.
+pub(super) fn open_layers(fs: &mut NewFs, userns: Option<&OwnedFd>) -> Result<()> {
+    for layer in take_layers(fs) {
+        let doing = || format!("open layer {:?}", layer.path);
+        let fd = match userns {
+            Some(userns) if layer.lower => mapped(&layer.path, userns).doing(doing)?,
+            _ => way::open_dir(&layer.path).doing(doing)?,
+        };
+        fs.files.push((layer.key, fd));
+    }
+    Ok(())
+}
+
+/// Puts mapped trees of the lower layers over themselves, for kernels that want layers to be attached.
+/// In a mount namespace of our own only.
+pub(super) fn cover_layers(mut fs: NewFs, userns: &OwnedFd) -> Result<()> {
+    for Layer { path, .. } in take_layers(&mut fs).into_iter().filter(|layer| layer.lower) {
+        let cover = || -> Result<()> {
+            let tree = mapped(&path, userns)?;
+            let place = open_host(&path).doing(|| "open".to_owned())?;
+            sys::move_mount(tree, place).doing(|| "cover".to_owned())
+        };
+        cover().doing(|| format!("layer {path:?}"))?;
+    }
+    Ok(())
+}
+
+fn mapped(path: &Path, userns: &OwnedFd) -> Result<OwnedFd> {
+    let tree = c_path(path)
+        .and_then(|path| sys::clone_tree(AT_FDCWD, &path, false))
+        .doing(|| "clone".to_owned())?;
+    idmap::apply(&tree, false, userns)?;
+    Ok(tree)
+}
+
+/// Overlay's options in one page: the lower layers' names become relative to the directory that is
+/// returned, if they do not fit otherwise.
+pub(super) fn fit(data: &mut String, page: usize) -> Result<Option<PathBuf>> {
+    if data.len() < page {
+        return Ok(None);
+    }
+    let all = data.len();
+    let too_long = |length: usize| {
+        let why = format!(
+            "the options are {length} bytes long ({all} with whole paths), but mount(2) takes less than {page}, and layers as descriptors need Linux 6.13"
+        );
+        Error::Unsupported(why)
+    };
+    let mut words: Vec<String> = words(data);
+    let lower = words.iter().rposition(|word| word.starts_with("lowerdir="));
+    let lower = lower.and_then(|at| words.get_mut(at)).ok_or_else(|| too_long(all))?;
+    let Some((common, names)) = relative(lower.trim_start_matches("lowerdir=")) else {
+        return Err(too_long(all));
+    };
+    *lower = format!("lowerdir={names}");
+    *data = words.join(",");
+    if data.len() < page { Ok(Some(common)) } else { Err(too_long(data.len())) }
+}
+
+/// At the commas that have no backslash before them and are not in quotes.
+fn words(data: &str) -> Vec<String> {
+    let (mut escaped, mut quoted) = (false, false);
+    data.split(|letter| {
+        let here = letter == ',' && !escaped && !quoted;
+        quoted ^= letter == '"';
+        escaped = letter == '\\' && !escaped;
+        here
+    })
+    .map(str::to_owned)
+    .collect()
+}
+
+/// The longest directory that all names are below, and the names from there.
+fn relative(lower: &str) -> Option<(PathBuf, String)> {
+    let names = split(lower);
+    let mut layers = names.iter().filter(|name| !name.is_empty());
+    let first = Path::new(layers.next()?).parent()?;
+    let common = first.ancestors().find(|dir| {
+        names.iter().all(|name| {
+            name.is_empty() || Path::new(name).parent().is_some_and(|up| up.starts_with(dir))
+        })
+    })?;
+    if !common.is_absolute() || common == Path::new("/") {
+        return None;
+    }
+    let short = names
+        .iter()
+        .map(|name| {
+            Path::new(name).strip_prefix(common).ok().and_then(Path::to_str).unwrap_or(name)
+        })
+        .collect::<Vec<_>>();
+    Some((unescape(common.to_str()?), short.join(":")))
+}
