@@ -44,7 +44,7 @@ pub struct Line {
     level: LogLevel,
     message: String,
     moment: SystemTime,
-    place: Option<String>,
+    fields: Vec<(String, String)>,
 }
 
 /// Opens the log that the global options ask for and makes it the process's own.
@@ -97,7 +97,7 @@ pub fn put(lines: Vec<Line>) {
 pub fn error(error: &Error) {
     drop(take());
     let message = error.to_string();
-    let line = Line::now(LogLevel::Error, message, None);
+    let line = Line::now(LogLevel::Error, message);
     write(&line);
     if LOG.get().is_some_and(|log| log.file.is_some()) {
         to_stderr(&format!("{}\n", plain(&line.message)));
@@ -139,18 +139,40 @@ fn to_stderr(text: &str) {
 }
 
 impl Line {
-    fn now(level: LogLevel, message: String, place: Option<String>) -> Self {
-        Self { level, message, moment: SystemTime::now(), place }
+    /// A line about this moment.
+    pub fn now(level: LogLevel, message: String) -> Self {
+        Self { level, message, moment: SystemTime::now(), fields: Vec::new() }
     }
 
-    /// `time="…" level=warning msg="…"`, with values in Go's quotes where logrus sets them.
-    fn text(&self) -> String {
+    /// What an event says, and with `place` where in the code it is.
+    pub fn of(event: &Event<'_>, place: bool) -> Self {
+        let metadata = event.metadata();
+        let mut line = Self::now(LogLevel::of(*metadata.level()), String::new());
+        event.record(&mut line);
+        if place {
+            let file = metadata.file().unwrap_or_default();
+            let place = format!("{file}:{}", metadata.line().unwrap_or_default());
+            line.fields.push(("file".to_owned(), place));
+        }
+        line
+    }
+
+    /// How much it matters.
+    pub fn level(&self) -> LogLevel {
+        self.level
+    }
+
+    /// `time="…" level=warning msg="…" key=value`, with values in Go's quotes where logrus sets
+    /// them.
+    pub fn text(&self) -> String {
         let moment = time::rfc3339_nano(self.moment);
         let message = quoted(&self.message);
         let mut text = format!("time=\"{moment}\" level={} msg={message}", self.level.name());
-        if let Some(place) = &self.place {
-            text.push_str(" file=");
-            text.push_str(&quoted(place));
+        for (key, value) in &self.fields {
+            text.push(' ');
+            text.push_str(&plain(key));
+            text.push('=');
+            text.push_str(&quoted(value));
         }
         text.push('\n');
         text
@@ -159,13 +181,31 @@ impl Line {
     /// `{"level":"warning","msg":"…","time":"…"}`.
     fn json(&self) -> String {
         let mut line = serde_json::Map::new();
-        if let Some(place) = &self.place {
-            line.insert("file".to_owned(), place.as_str().into());
+        for (key, value) in &self.fields {
+            line.insert(key.clone(), value.as_str().into());
         }
         line.insert("level".to_owned(), self.level.name().into());
         line.insert("msg".to_owned(), self.message.as_str().into());
         line.insert("time".to_owned(), time::rfc3339_nano(self.moment).into());
         format!("{}\n", serde_json::Value::Object(line))
+    }
+}
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let mut text = String::new();
+        // Writing to a String fails only if the value's own Debug does.
+        if write!(text, "{value:?}").is_err() {
+            text.push('?');
+        }
+        match field.name() {
+            "message" => self.message = text,
+            name => self.fields.push((name.to_owned(), text)),
+        }
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.record_debug(field, &format_args!("{value}"));
     }
 }
 
@@ -179,7 +219,8 @@ impl LogLevel {
         }
     }
 
-    fn of(level: tracing::Level) -> Self {
+    /// What a level of tracing is here.
+    pub fn of(level: tracing::Level) -> Self {
         match level {
             tracing::Level::ERROR => Self::Error,
             tracing::Level::WARN => Self::Warning,
@@ -234,14 +275,7 @@ impl Subscriber for Kept {
     }
 
     fn event(&self, event: &Event<'_>) {
-        let mut message = Message(String::new());
-        event.record(&mut message);
-        let metadata = event.metadata();
-        let place = LOG.get().is_some_and(|log| log.debug).then(|| {
-            let file = metadata.file().unwrap_or_default();
-            format!("{file}:{}", metadata.line().unwrap_or_default())
-        });
-        keep(Line::now(LogLevel::of(*metadata.level()), message.0, place));
+        keep(Line::of(event, LOG.get().is_some_and(|log| log.debug)));
     }
 
     fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
@@ -252,23 +286,6 @@ impl Subscriber for Kept {
     fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
     fn enter(&self, _: &span::Id) {}
     fn exit(&self, _: &span::Id) {}
-}
-
-/// Collects an event's message, and its fields behind it.
-struct Message(String);
-
-impl Visit for Message {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        let written = if field.name() == "message" {
-            write!(self.0, "{value:?}")
-        } else {
-            write!(self.0, " {}={value:?}", field.name())
-        };
-        // Writing to a String fails only if the value's own Debug does.
-        if written.is_err() {
-            self.0.push('?');
-        }
-    }
 }
 
 #[cfg(test)]
@@ -282,7 +299,7 @@ mod tests {
             level: LogLevel::Error,
             message: message.to_owned(),
             moment: UNIX_EPOCH + Duration::from_secs(1_700_000_000),
-            place: place.map(str::to_owned),
+            fields: place.map(|place| ("file".to_owned(), place.to_owned())).into_iter().collect(),
         }
     }
 

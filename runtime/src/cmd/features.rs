@@ -68,7 +68,11 @@ pub fn run(_globals: &Globals, _args: &Args) -> Result<u8> {
     Ok(0)
 }
 
-fn text() -> Result<String> {
+/// The document as JSON, as it is printed.
+///
+/// # Errors
+/// None that a correct program could see.
+pub fn text() -> Result<String> {
     let mut bytes = Vec::new();
     let indented = PrettyFormatter::with_indent(b"    ");
     features()

@@ -1,6 +1,6 @@
 //! Descriptors by number: the ones that the caller of the runtime left open for the container.
 
-use std::os::fd::{BorrowedFd, IntoRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl, open};
@@ -28,6 +28,31 @@ pub fn is_open(number: RawFd) -> bool {
 pub fn set_cloexec(number: RawFd, on: bool) -> Result<(), Errno> {
     let flags = if on { FdFlag::FD_CLOEXEC } else { FdFlag::empty() };
     with(number, |fd| fcntl(fd, FcntlArg::F_SETFD(flags))).map(drop)
+}
+
+/// The descriptor of this number, which whoever executed us left open for us: it is ours from now
+/// on, and CLOEXEC. Only for numbers that nothing in this process owns, so at the beginning.
+///
+/// # Errors
+/// `EBADF` when it is closed.
+pub fn adopt(number: RawFd) -> Result<OwnedFd, Errno> {
+    set_cloexec(number, true)?;
+    // SAFETY: it is open, and the caller says that nobody else in this process owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// `dup2(2)`: makes `number` a copy of `fd` that outlives an execve. Only in a process that is about
+/// to execute something, because whatever had this number is closed under its owner.
+///
+/// # Errors
+/// `EMFILE`, `EBADF`.
+pub fn place(fd: impl AsFd, number: RawFd) -> Result<(), Errno> {
+    let from = fd.as_fd().as_raw_fd();
+    if from == number {
+        return set_cloexec(number, false);
+    }
+    // SAFETY: plain integers; the caller executes something next, so no owner uses the number again.
+    super::check(unsafe { libc::dup2(from, number) }.into()).map(drop)
 }
 
 /// Opens /dev/null at the lowest free number and leaves it open for good.
