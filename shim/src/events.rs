@@ -74,9 +74,10 @@ pub struct Publisher {
 #[derive(Debug)]
 struct Link {
     channel: Channel,
-    last_stream: u32,
-    /// When the event in flight was sent, on the last stream.
-    in_flight: Option<Instant>,
+    /// None when the numbers have run out.
+    next_stream: Option<u32>,
+    /// The event in flight: its stream, and when it was sent.
+    in_flight: Option<(u32, Instant)>,
 }
 
 /// An event that is not acknowledged.
@@ -142,13 +143,15 @@ impl Publisher {
         let now = Instant::now();
         let Some(link) = &mut self.link else { return };
         match link.channel.flush().and_then(|()| link.channel.receive()) {
-            Err(errno) => self.lose(now, errno),
+            Err(errno) => {
+                self.lose(now, &format!("connection to containerd: {}", errno_words(errno)));
+            }
             Ok(received) => {
                 for incoming in received.frames {
                     self.take(now, incoming);
                 }
                 if received.end {
-                    self.lose(now, Errno::ECONNRESET);
+                    self.lose(now, "containerd closed the connection");
                 }
             }
         }
@@ -184,7 +187,7 @@ impl Publisher {
             (None, _) => "dropped, there is no address".to_owned(),
             (_, Some(link)) => link.in_flight.map_or_else(
                 || "connected, nothing in flight".to_owned(),
-                |sent| format!("connected, the first in flight for {:.3} s", since(sent)),
+                |(_, sent)| format!("connected, the first in flight for {:.3} s", since(sent)),
             ),
             (_, None) => "not connected".to_owned(),
         };
@@ -208,26 +211,27 @@ impl Publisher {
             return;
         }
         self.retry_at = None;
-        if self.link.as_ref().is_some_and(|link| link.last_stream > u32::MAX - 2) {
-            self.link = None;
-        }
-        if self.link.is_none() {
-            match self.connect() {
-                Ok(link) => self.link = Some(link),
-                Err(error) => {
-                    self.wait(now, &error.to_string());
-                    return;
-                }
-            }
-        }
-        let (Some(link), Some(first)) = (&mut self.link, self.waiting.front()) else { return };
-        if link.in_flight.is_some() {
+        if self.link.as_ref().is_some_and(|link| link.in_flight.is_some()) {
             return;
         }
-        self.repeats += u64::from(first.maybe_taken);
-        if let Err(errno) = link.send(now, &self.namespace, &first.request) {
-            self.lose(now, errno);
+        if let Err(error) = self.send_first(now) {
+            self.lose(now, &error.to_string());
         }
+    }
+
+    /// Sends the first event, on a new connection if need be.
+    fn send_first(&mut self, now: Instant) -> Result<()> {
+        let usable = self.link.take().filter(|link| link.next_stream.is_some());
+        let link = match usable {
+            Some(link) => self.link.insert(link),
+            None => {
+                let link = self.connect()?;
+                self.link.insert(link)
+            }
+        };
+        let Some(first) = self.waiting.front() else { return Ok(()) };
+        self.repeats += u64::from(first.maybe_taken);
+        link.send(now, &self.namespace, &first.request).doing(|| "send to containerd".to_owned())
     }
 
     fn connect(&self) -> Result<Link> {
@@ -235,8 +239,7 @@ impl Publisher {
         let address = self.address.as_ref().ok_or(Errno::ENOENT).doing(doing)?;
         let stream = connect_to(address).doing(doing)?;
         let channel = Channel::new(stream, &self.poller, self.token)?;
-        // The first stream is 1.
-        Ok(Link { channel, last_stream: u32::MAX, in_flight: None })
+        Ok(Link { channel, next_stream: Some(1), in_flight: None })
     }
 
     /// An answer, if it is to the event in flight.
@@ -246,12 +249,14 @@ impl Publisher {
             Incoming::Frame(header, payload) => (header, parse_reply(&payload)),
             Incoming::Oversized(header) => (header, Err(oversized(header.length as usize))),
         };
-        let ours = header.kind == RESPONSE && header.stream == link.last_stream;
-        if !ours || link.in_flight.take().is_none() {
+        let stream = link.in_flight.map(|(stream, _)| stream);
+        if header.kind != RESPONSE || stream != Some(header.stream) {
             return;
         }
+        link.in_flight = None;
         if let Err(status) = reply {
             if is_of_the_moment(status.code) {
+                // If an earlier copy was taken, this one is counted as its repeat already.
                 if let Some(first) = self.waiting.front_mut() {
                     first.maybe_taken = false;
                 }
@@ -274,15 +279,16 @@ impl Publisher {
         tracing::warn!("an event for {topic} is dropped: containerd answered {status}");
     }
 
-    /// The connection is gone. It is made again when there is something to tell.
-    fn lose(&mut self, now: Instant, errno: Errno) {
-        let Some(mut link) = self.link.take() else { return };
-        link.channel.cut();
-        if let (Some(_), Some(first)) = (link.in_flight, self.waiting.front_mut()) {
-            first.maybe_taken |= link.channel.queued() == 0;
+    /// There is no connection, or no more. It is made again when there is something to tell.
+    fn lose(&mut self, now: Instant, why: &str) {
+        if let Some(mut link) = self.link.take() {
+            link.channel.cut();
+            if let (Some(_), Some(first)) = (link.in_flight, self.waiting.front_mut()) {
+                first.maybe_taken |= link.channel.queued() == 0;
+            }
         }
         if !self.waiting.is_empty() {
-            self.wait(now, &format!("connection to containerd: {}", errno_words(errno)));
+            self.wait(now, why);
         }
     }
 
@@ -309,10 +315,12 @@ impl Publisher {
 
 impl Link {
     fn send(&mut self, now: Instant, namespace: &str, request: &[u8]) -> Result<(), Errno> {
-        self.last_stream = self.last_stream.wrapping_add(2);
-        self.in_flight = Some(now);
+        // Above the last number there is a new connection, not a second stream 1.
+        let stream = self.next_stream.ok_or(Errno::EOVERFLOW)?;
+        self.next_stream = stream.checked_add(2);
+        self.in_flight = Some((stream, now));
         let call = Call {
-            stream: self.last_stream,
+            stream,
             service: "containerd.services.events.ttrpc.v1.Events".to_owned(),
             method: "Forward".to_owned(),
             payload: request.to_vec(),

@@ -291,6 +291,7 @@ fn a_restart_loses_nothing() {
     setup.stop(server);
     setup.run_until(|setup| setup.publisher.link.is_none());
     assert_eq!(setup.publisher.deadline(), None, "nothing to tell, nothing to try");
+    assert_eq!(setup.publisher.pause, FIRST_PAUSE, "nor is it an outage");
     setup.exit(2);
     setup.exit(3);
     setup.run_until(|setup| setup.publisher.pause > FIRST_PAUSE * 2);
@@ -383,17 +384,45 @@ fn answers_to_something_else_are_ignored() {
 #[test]
 fn stream_numbers_that_run_out_begin_again_on_a_new_connection() {
     let mut setup = setup();
-    let server = setup.serve();
+    let listener = UnixListener::bind(&setup.path).unwrap();
     setup.exit(0);
+    let (mut first, _) = listener.accept().unwrap();
+    let number = request(&mut first);
+    setup.publisher.link.as_mut().unwrap().next_stream = Some(u32::MAX);
+    acknowledge(&mut first, number);
+    setup.round(Duration::from_secs(20));
+    setup.exit(1);
+    assert_eq!(request(&mut first), u32::MAX);
+    setup.exit(2);
+    assert!(setup.publisher.link.is_some(), "the last one is still waited for");
+    acknowledge(&mut first, u32::MAX);
+    setup.round(Duration::from_secs(20));
+    let (mut second, _) = listener.accept().unwrap();
+    assert_eq!(request(&mut second), 1);
+    acknowledge(&mut second, 1);
+    setup.round(Duration::from_secs(20));
+    assert_eq!((setup.publisher.pending(), setup.publisher.repeats()), (0, 0));
+}
+
+#[test]
+fn a_repeat_that_is_refused_for_the_moment_counts_once() {
+    let mut setup = setup();
+    let listener = UnixListener::bind(&setup.path).unwrap();
+    setup.exit(0);
+    let (mut first, _) = listener.accept().unwrap();
+    request(&mut first);
+    drop(first);
+    setup.run_until(|setup| setup.publisher.repeats() == 1);
+    let (mut second, _) = listener.accept().unwrap();
+    let number = request(&mut second);
+    let busy = Err(Status::new(Code::Unavailable, "busy"));
+    second.write_all(&encode_reply(number, &busy)).unwrap();
+    setup.run_until(|setup| setup.publisher.deadline().is_some());
+    setup.run_until(|setup| setup.publisher.deadline().is_none());
+    let number = request(&mut second);
+    acknowledge(&mut second, number);
     setup.run_until_sent();
-    setup.publisher.link.as_mut().unwrap().last_stream = u32::MAX - 2;
-    for number in 1..4 {
-        setup.exit(number);
-        setup.run_until_sent();
-    }
-    assert_eq!(setup.exits(), [0, 1, 2, 3]);
-    assert_eq!(setup.publisher.link.as_ref().unwrap().last_stream, 3);
-    server.shutdown();
+    assert_eq!(setup.publisher.repeats(), 1);
 }
 
 #[test]

@@ -149,6 +149,12 @@ impl Channel {
         let _cut_already = shutdown(self.socket.as_fd().as_raw_fd(), Shutdown::Both);
     }
 
+    /// What is allocated.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.queue.capacity() + self.decoder.held()
+    }
+
     fn settle(&mut self) -> Result<(), Errno> {
         let interest = match (self.reading, self.queue.is_empty()) {
             (true, true) => Interest::Read,

@@ -109,6 +109,12 @@ impl Decoder {
             Incoming::Frame(header, payload)
         })
     }
+
+    /// What is allocated.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.payload.capacity()
+    }
 }
 
 /// Up to `most` bytes off the front of `input`.

@@ -333,6 +333,35 @@ fn the_last_calls_come_before_the_end() {
     assert_eq!(peer.socket.read(&mut [0]).unwrap(), 0);
 }
 
+/// A request whose frame is exactly what one read takes, so that the same turn sees what follows.
+fn one_read(stream: u32) -> Call {
+    let mut call = request(stream);
+    while call.encode().len() < 4096 {
+        call.payload.push(0);
+    }
+    assert_eq!(call.encode().len(), 4096);
+    call
+}
+
+#[test]
+fn calls_are_not_lost_to_the_end_in_the_same_turn() {
+    let (_poller, mut connection, mut peer) = pair();
+    peer.send(&one_read(1).encode());
+    drop(peer);
+    assert_eq!(connection.turn(), Ok(vec![one_read(1)]));
+    assert_eq!(connection.turn(), Err(Closed(None)));
+
+    // A peer that left an answer unread leaves an error, not an end.
+    let (_poller, mut connection, mut peer) = pair();
+    peer.call(1);
+    connection.turn().unwrap();
+    connection.reply(1, Ok(Vec::new()));
+    peer.send(&one_read(3).encode());
+    drop(peer);
+    assert_eq!(connection.turn(), Ok(vec![one_read(3)]));
+    assert!(connection.turn().is_err());
+}
+
 #[test]
 fn a_peer_that_is_gone_is_told_to_the_loop() {
     let (poller, mut connection, mut peer) = pair();
@@ -366,6 +395,20 @@ fn a_frame_cut_off_by_the_end_is_no_call() {
 
 #[test]
 fn an_idle_connection_is_small() {
+    let (_poller, mut connection, mut peer) = pair();
+    let mut long = request(1);
+    long.payload = vec![0; 100 << 10];
+    peer.send(&long.encode());
+    while connection.in_progress() == 0 {
+        connection.turn().unwrap();
+    }
+    peer.call(3);
+    connection.turn().unwrap();
+    for stream in [1, 3] {
+        connection.reply(stream, Ok(vec![0; 10 << 10]));
+    }
+    assert_eq!(connection.active.capacity(), 0);
+    assert_eq!(connection.channel.held(), 0);
     assert!(size_of::<Connection>() <= 200, "{}", size_of::<Connection>());
 }
 
