@@ -8,10 +8,10 @@ use crate::create::died;
 use crate::error::{Error, Result};
 use crate::gate;
 use crate::hooks::{Hooks, Kind};
-use crate::kill;
 use crate::notify::Notify;
 use crate::state::{State, Status};
-use crate::store::{Dir, GATE};
+use crate::store::{Dir, GATE, Store};
+use crate::{kill, spec};
 
 /// How long `start` waits for another command that changes the same container.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -23,6 +23,18 @@ pub enum Wait {
     ForReady,
     /// Come back at once; a process of ours tells the service manager.
     No,
+}
+
+/// Starts the created container `id`.
+///
+/// # Errors
+/// As [`start`], and [`Error::NotFound`].
+pub fn start_by_id(store: &Store, id: &str) -> Result<()> {
+    let dir = store.open(id)?;
+    let _lock = dir.lock(PATIENCE)?;
+    let state = dir.read_state()?;
+    let hooks = spec::parse_hooks(&dir.read_config()?)?;
+    start(&dir, &state, &Hooks::new(hooks.as_ref())?, Wait::ForReady)
 }
 
 /// Starts the created container in `dir`, whose lock the caller holds.

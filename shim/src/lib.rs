@@ -8,6 +8,7 @@
 pub mod bootstrap;
 pub mod cleanup;
 pub mod cli;
+pub mod container;
 pub mod events;
 pub mod exits;
 pub mod info;
@@ -18,5 +19,8 @@ pub mod oom;
 pub mod options;
 pub mod poll;
 pub mod server;
+pub mod service;
 pub mod stats;
 pub mod transport;
+pub mod waiting;
+pub mod worker;

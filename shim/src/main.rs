@@ -9,7 +9,7 @@ use containerd_shim_corten::bootstrap::daemon::{Ready, inherited_listener};
 use containerd_shim_corten::bootstrap::socket;
 use containerd_shim_corten::cli::{Action, Args, Environment, USAGE};
 use containerd_shim_corten::server::{self, Config};
-use containerd_shim_corten::{bootstrap, cleanup, info, log};
+use containerd_shim_corten::{bootstrap, cleanup, info, log, worker};
 use corten::error::{Error, Result};
 use corten::process::fds::{self, Inherited};
 use corten::process::signals;
@@ -45,6 +45,9 @@ fn prepare() -> Result<()> {
 }
 
 fn command() -> Result<()> {
+    if std::env::args_os().nth(1).is_some_and(|verb| verb == worker::VERB) {
+        worker::main_sealed();
+    }
     let env = |name: &str| -> Option<OsString> { std::env::var_os(name) };
     let args = Args::parse(std::env::args_os().skip(1), env)?;
     let env = Environment::read(env);

@@ -3,9 +3,7 @@
 use crate::cli::options::arguments;
 use crate::cli::{Globals, container_id};
 use crate::error::Result;
-use crate::hooks::Hooks;
-use crate::spec;
-use crate::start::{self, Wait};
+use crate::start::start_by_id;
 
 arguments! {
     /// The arguments of `corten start`.
@@ -17,10 +15,6 @@ arguments! {
 
 /// Carries out `corten start`; the answer is the process's exit code.
 pub fn run(globals: &Globals, args: &Args) -> Result<u8> {
-    let dir = globals.store().open(&args.id)?;
-    let _lock = dir.lock(start::PATIENCE)?;
-    let state = dir.read_state()?;
-    let hooks = spec::parse_hooks(&dir.read_config()?)?;
-    start::start(&dir, &state, &Hooks::new(hooks.as_ref())?, Wait::ForReady)?;
+    start_by_id(&globals.store(), &args.id)?;
     Ok(0)
 }

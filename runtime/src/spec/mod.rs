@@ -91,8 +91,15 @@ fn parse_with(bytes: &[u8], lost: Lost) -> Result<Spec> {
 /// # Errors
 /// [`Error::Sys`] when the file cannot be read; otherwise the mistake, with the file's name.
 pub fn load_process(file: &Path) -> Result<Process> {
-    let bytes = read(file)?;
-    understand(&bytes, Kind::Process, warn).map_err(|mistake| mistake.in_file(file))
+    parse_process(&read(file)?, file)
+}
+
+/// Parses a process; `from` names the file in errors.
+///
+/// # Errors
+/// The mistake with its JSON path.
+pub fn parse_process(bytes: &[u8], from: &Path) -> Result<Process> {
+    understand(bytes, Kind::Process, warn).map_err(|mistake| mistake.in_file(from))
 }
 
 /// Parses the resources of `update --resources`; `from` names the file in errors.

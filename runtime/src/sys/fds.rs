@@ -1,4 +1,5 @@
-//! Descriptors by number: the ones that the caller of the runtime left open for the container.
+//! Descriptors by number: the ones that the caller of the runtime left open for the container, and
+//! the ones that a shim and its worker agree on.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
@@ -62,4 +63,35 @@ pub fn place(fd: impl AsFd, number: RawFd) -> Result<(), Errno> {
 pub fn open_null_for_good() -> Result<RawFd, Errno> {
     // Not CLOEXEC: it becomes a standard stream.
     open(c"/dev/null", OFlag::O_RDWR, Mode::empty()).map(IntoRawFd::into_raw_fd)
+}
+
+/// Gives copies of `fds` the numbers 3, 4 and so on, without CLOEXEC, and closes everything else but
+/// the standard streams: for a process that was just cloned and never returns to the owners of what
+/// is closed.
+///
+/// # Errors
+/// `EMFILE`; `ENOSYS` before Linux 5.9 (close_range).
+pub fn keep_only(fds: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+    const FIRST: RawFd = 3;
+    let end = FIRST + fds.len() as RawFd;
+    // First out of the way of the numbers that they are to get.
+    let copies = fds.iter().map(|fd| fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(end)));
+    let copies = copies.collect::<Result<Vec<RawFd>, Errno>>()?;
+    for (copy, number) in copies.into_iter().zip(FIRST..) {
+        // SAFETY: plain integers; whatever `number` was, its owner never runs again.
+        super::check(unsafe { libc::dup2(copy, number) }.into())?;
+    }
+    super::process::close_from(end as u32)
+}
+
+/// Makes `fds` the standard streams.
+///
+/// # Errors
+/// The errno of dup2(2).
+pub fn become_stdio(fds: [BorrowedFd<'_>; 3]) -> Result<(), Errno> {
+    for (fd, number) in fds.iter().zip(0..) {
+        // SAFETY: plain integers; nobody owns the standard streams.
+        super::check(unsafe { libc::dup2(fd.as_raw_fd(), number) }.into())?;
+    }
+    Ok(())
 }

@@ -39,7 +39,7 @@ use way::Way;
 const QUOTED: usize = 1024;
 
 /// One mount of a Create request.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Mount {
     /// The file system's type, or `bind`, `fuse.X`, `fuse3.X`.
     pub kind: String,

@@ -1,0 +1,198 @@
+//! Delete, and what else makes a container go: a create that was given up, a bundle that is gone,
+//! the shim's own end.
+//!
+//! The output of an ended process gets a moment to be read; then its streams are closed, whoever
+//! still holds them. A worker deletes the container and unmounts its root file system. The answer
+//! comes when nothing is left.
+
+use std::time::SystemTime;
+
+use containerd_shim_protos::api::{DeleteRequest, DeleteResponse};
+use containerd_shim_protos::events::task::TaskDelete;
+use protobuf::MessageField;
+
+use super::exit::timestamp;
+use super::{Answer, Job, Then, failed, no_container, write};
+use crate::container::{Phase, Process, Reply};
+use crate::events::Event;
+use crate::exits::{self, Exit};
+use crate::server::{Alarm, Shim};
+use crate::transport::{Code, Status};
+use crate::worker::Verb;
+
+/// What is said of a process whose end nobody saw.
+const KILLED: u32 = 137;
+
+impl Shim {
+    pub(super) fn delete(&mut self, request: &DeleteRequest, reply: Reply) -> Answer<()> {
+        let (id, exec_id) = (&request.id, &request.exec_id);
+        let container = self.container(id)?;
+        let paused = container.is_paused();
+        let process = container.process(exec_id)?;
+        match (process.phase, process.exit) {
+            (Phase::Starting, None) => {
+                return Err(failed("cannot delete a process that is being started"));
+            }
+            (Phase::Running, None) if paused => {
+                return Err(failed("cannot delete a paused process"));
+            }
+            (Phase::Running, None) => return Err(failed("cannot delete a running process")),
+            _ => {}
+        }
+        let creating = process.phase == Phase::Creating;
+        let process = self.container_mut(id)?.process_mut(exec_id)?;
+        let number = process.number;
+        if let Some(waiting) = &mut process.deletion {
+            waiting.push(reply);
+            return Ok(());
+        }
+        process.deletion = Some(vec![reply]);
+        if creating {
+            self.abort(id, "deleted while it was being created");
+        } else {
+            if let Some(io) = &mut process.io {
+                io.drain();
+            }
+            self.move_io(number);
+        }
+        Ok(())
+    }
+
+    /// The output of a process that is being deleted was read, or has had its time.
+    pub fn drained(&mut self, number: u64) {
+        let Some((id, exec_id)) = self.names.get(&number).cloned() else { return };
+        let Ok(container) = self.container_mut(&id) else { return };
+        let Ok(process) = container.process_mut(&exec_id) else { return };
+        let mut left = vec![process.close_streams()];
+        if exec_id.is_empty() {
+            left.extend(container.execs.values_mut().map(Process::close_streams));
+        }
+        self.loggers.extend(left.into_iter().flatten());
+        if exec_id.is_empty() { self.begin_delete(&id) } else { self.exec_deleted(&id, &exec_id) }
+    }
+
+    fn begin_delete(&mut self, id: &str) {
+        let mut jobs = self.workers.values().filter_map(|working| working.job.as_ref());
+        if jobs.any(|job| job.id == id && matches!(job.then, Then::Deleted)) {
+            return;
+        }
+        let Some(container) = self.containers.get(id) else { return };
+        let verb = Verb::Delete { rootfs: container.bundle.join("rootfs") };
+        let job =
+            Job { id: id.to_owned(), exec_id: String::new(), reply: None, then: Then::Deleted };
+        if let Err(status) = self.begin(job, verb, None) {
+            self.deleted(id, Err(status));
+        }
+    }
+
+    /// Deletes a container that nobody has asked to be deleted.
+    pub(super) fn take_back(&mut self, id: &str) {
+        let Some(container) = self.containers.get_mut(id) else { return };
+        container.init.deletion.get_or_insert_default();
+        if container.root.as_os_str().is_empty() {
+            // Its worker ended before there was anything.
+            return self.gone(id);
+        }
+        let logger = container.init.close_streams();
+        self.loggers.extend(logger);
+        self.begin_delete(id);
+    }
+
+    /// The worker has deleted the container, or could not.
+    pub(super) fn deleted(&mut self, id: &str, result: Answer<()>) {
+        if let Err(status) = result {
+            tracing::error!("delete container {id}: {status}");
+            let waiting =
+                self.containers.get_mut(id).and_then(|container| container.init.deletion.take());
+            for reply in waiting.into_iter().flatten() {
+                self.answer(reply, Err(status.clone()));
+            }
+            return;
+        }
+        self.tell_the_rest(id);
+        let Some(container) = self.containers.get(id) else { return };
+        let init = &container.init;
+        let exit =
+            init.exit.unwrap_or(Exit { pid: 0, status: KILLED, exited_at: SystemTime::now() });
+        if init.phase != Phase::Creating {
+            self.publisher.publish(&Event::Delete(TaskDelete {
+                container_id: id.to_owned(),
+                pid: init.pid.cast_unsigned(),
+                exit_status: exit.status,
+                exited_at: MessageField::some(timestamp(exit.exited_at)),
+                ..Default::default()
+            }));
+        }
+        self.gone(id);
+    }
+
+    /// Everything was killed, so what was not noticed yet can be noticed now.
+    fn tell_the_rest(&mut self, id: &str) {
+        let Some(container) = self.containers.get(id) else { return };
+        let alive = |process: &Process| process.pidfd.is_some();
+        let numbers: Vec<u64> = container
+            .execs
+            .values()
+            .chain([&container.init])
+            .filter(|process| alive(process))
+            .map(|process| process.number)
+            .collect();
+        for number in numbers {
+            self.process_ended(number);
+        }
+    }
+
+    /// Nothing is left of the container: everyone who waits for it is told.
+    pub(super) fn gone(&mut self, id: &str) {
+        let Some(mut container) = self.forget(id) else { return };
+        let response = delete_response(&container.init);
+        for reply in container.init.deletion.take().into_iter().flatten() {
+            self.answer(reply, write(&response));
+        }
+        for (_, process) in container.processes_mut() {
+            for waiter in std::mem::take(&mut process.waiters) {
+                self.answer(waiter, Err(no_container(id)));
+            }
+        }
+        self.maybe_lonely();
+    }
+
+    /// Takes the container out of every list.
+    pub(super) fn forget(&mut self, id: &str) -> Option<crate::container::Container> {
+        let container = self.containers.remove(id)?;
+        for (_, process) in container.processes() {
+            self.names.remove(&process.number);
+            self.strangers.remove(&process.number);
+        }
+        self.clear_alarm(Alarm::LastWords(container.init.number));
+        Some(container)
+    }
+
+    fn exec_deleted(&mut self, id: &str, exec_id: &str) {
+        let Ok(container) = self.container_mut(id) else { return };
+        let bundle = container.bundle.clone();
+        let Some(mut process) = container.execs.remove(exec_id) else { return };
+        self.names.remove(&process.number);
+        if let Err(error) = exits::remove(&bundle, Some(exec_id)) {
+            tracing::warn!("remove the record of exec {exec_id} of container {id}: {error}");
+        }
+        let answer = write(&delete_response(&process));
+        for reply in process.deletion.take().into_iter().flatten() {
+            self.answer(reply, answer.clone());
+        }
+        for waiter in process.waiters {
+            let words = format!("process {exec_id} was deleted: not found");
+            self.answer(waiter, Err(Status::new(Code::NotFound, words)));
+        }
+    }
+}
+
+fn delete_response(process: &Process) -> DeleteResponse {
+    let exit = process.exit.unwrap_or(Exit { pid: 0, status: 0, exited_at: SystemTime::now() });
+    DeleteResponse {
+        pid: process.pid.cast_unsigned(),
+        exit_status: exit.status,
+        exited_at: MessageField::some(timestamp(exit.exited_at)),
+        ..Default::default()
+    }
+}

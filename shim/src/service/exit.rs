@@ -1,0 +1,171 @@
+//! The end of a process: noticed once, recorded, told once, in an order that clients rely on.
+//!
+//! Noticing and telling are two steps. An exit that comes before its process was said to be started
+//! is held until that was said; an init's is held until its execs' were told. What is held is
+//! recorded in the bundle already, so a shim that is killed meanwhile takes nothing with it.
+
+use std::time::{Duration, SystemTime};
+
+use containerd_shim_protos::api::WaitResponse;
+use containerd_shim_protos::events::task::{TaskExit, TaskOOM};
+use corten::sys::wait;
+use nix::errno::Errno;
+use protobuf::MessageField;
+use protobuf::well_known_types::timestamp::Timestamp;
+
+use super::{Job, Then, write};
+use crate::container::{Phase, Process};
+use crate::events::Event;
+use crate::exits::{self, Exit};
+use crate::poll::Interest;
+use crate::server::{Alarm, Shim};
+use crate::worker::Verb;
+
+/// How long the execs of an ended init may take to end: they are killed, but a process in an
+/// uninterruptible wait stays.
+const LAST_WORDS: Duration = Duration::from_secs(10);
+
+impl Shim {
+    /// A process's pidfd says that it has ended.
+    pub fn process_ended(&mut self, number: u64) {
+        let Some((id, exec_id)) = self.names.get(&number).cloned() else { return };
+        let Some(container) = self.containers.get_mut(&id) else { return };
+        let Ok(process) = container.process_mut(&exec_id) else { return };
+        let Some(pidfd) = &mut process.pidfd else { return };
+        let status = match wait::ended(&*pidfd) {
+            Ok(Some(exit)) => exit.status().cast_unsigned(),
+            Ok(None) | Err(Errno::EINTR) => return,
+            Err(_) => {
+                // It becomes our child when its worker, its parent, has ended.
+                let _in_the_set = pidfd.want(Interest::Off);
+                self.strangers.insert(number);
+                return;
+            }
+        };
+        process.pidfd = None;
+        let exit = Exit { pid: process.pid.cast_unsigned(), status, exited_at: SystemTime::now() };
+        process.exit = Some(exit);
+        if let Some(io) = &mut process.io {
+            io.exited();
+        }
+        let shared = !container.own_pid_namespace;
+        let record = Some(exec_id.as_str()).filter(|exec_id| !exec_id.is_empty());
+        if let Err(error) = exits::write(&container.bundle, record, &exit) {
+            tracing::warn!("record the exit of {exec_id:?} of container {id}: {error}");
+        }
+        if exec_id.is_empty() {
+            if shared {
+                self.kill_everything(&id);
+            }
+            self.set_alarm(Alarm::LastWords(number), LAST_WORDS);
+        }
+        self.settle(&id, &exec_id);
+    }
+
+    /// Tells an exit that was noticed, unless something must be told before.
+    pub(super) fn settle(&mut self, id: &str, exec_id: &str) {
+        let Some(container) = self.containers.get(id) else { return };
+        let Ok(process) = container.process(exec_id) else { return };
+        let may_be_told = matches!(process.phase, Phase::Created | Phase::Running);
+        if process.exit.is_none() || !may_be_told {
+            return;
+        }
+        if exec_id.is_empty() {
+            self.tell_held_init(id);
+        } else {
+            self.tell(id, exec_id);
+            self.tell_held_init(id);
+        }
+    }
+
+    /// Tells the init's exit, if it has ended and nobody of its container is left to tell of.
+    pub(super) fn tell_held_init(&mut self, id: &str) {
+        let Some(container) = self.containers.get(id) else { return };
+        let held = container.init.exit.is_some() && container.init.is_alive();
+        let starting = container.init.phase == Phase::Starting;
+        if held && !starting && !container.execs.values().any(Process::is_alive) {
+            self.tell(id, "");
+        }
+    }
+
+    /// The init's exit has waited long enough.
+    pub fn tell_init_exit(&mut self, number: u64) {
+        let Some((id, _)) = self.names.get(&number).cloned() else { return };
+        let Some(container) = self.containers.get(&id) else { return };
+        if container.init.exit.is_some() && container.init.is_alive() {
+            tracing::warn!("container {id}: its init has ended, but not all of its execs");
+            self.tell(&id, "");
+        }
+    }
+
+    fn tell(&mut self, id: &str, exec_id: &str) {
+        let Some(container) = self.containers.get_mut(id) else { return };
+        let init = container.init.number;
+        let Ok(process) = container.process_mut(exec_id) else { return };
+        let Some(exit) = process.exit else { return };
+        process.phase = Phase::Stopped;
+        let event = TaskExit {
+            container_id: id.to_owned(),
+            id: if exec_id.is_empty() { id.to_owned() } else { exec_id.to_owned() },
+            pid: process.pid.cast_unsigned(),
+            exit_status: exit.status,
+            exited_at: MessageField::some(timestamp(exit.exited_at)),
+            ..Default::default()
+        };
+        self.tell_oom(init);
+        self.publisher.publish(&Event::Exit(event));
+        self.answer_waiters(id, exec_id);
+        if exec_id.is_empty() {
+            self.clear_alarm(Alarm::LastWords(init));
+        }
+    }
+
+    /// Tells as many OOM kills as there were since the last time.
+    pub fn tell_oom(&mut self, init: u64) {
+        let Some((id, _)) = self.names.get(&init).cloned() else { return };
+        let Some(container) = self.containers.get_mut(&id) else { return };
+        let Some(watch) = &mut container.oom else { return };
+        let count = watch.turn().unwrap_or_else(|error| {
+            tracing::warn!("count the OOM kills of container {id}: {error}");
+            0
+        });
+        for _ in 0..count {
+            let event = TaskOOM { container_id: id.clone(), ..Default::default() };
+            self.publisher.publish(&Event::Oom(event));
+        }
+    }
+
+    /// Answers everyone who waits for a process that has ended.
+    pub(super) fn answer_waiters(&mut self, id: &str, exec_id: &str) {
+        let Some(container) = self.containers.get_mut(id) else { return };
+        let Ok(process) = container.process_mut(exec_id) else { return };
+        let Some(exit) = process.exit else { return };
+        for waiter in std::mem::take(&mut process.waiters) {
+            self.answer(waiter, write(&wait_response(exit)));
+        }
+    }
+
+    /// Kills every process of a container; nobody waits for it.
+    pub(super) fn kill_everything(&mut self, id: &str) {
+        let job =
+            Job { id: id.to_owned(), exec_id: String::new(), reply: None, then: Then::Answer };
+        let verb = Verb::Kill { signal: libc::SIGKILL, all: true };
+        if let Err(status) = self.begin(job, verb, None) {
+            tracing::warn!("kill the processes of container {id}: {status}");
+        }
+    }
+}
+
+/// What Wait answers.
+pub(super) fn wait_response(exit: Exit) -> WaitResponse {
+    WaitResponse {
+        exit_status: exit.status,
+        exited_at: MessageField::some(timestamp(exit.exited_at)),
+        ..Default::default()
+    }
+}
+
+/// A moment as protobuf has it.
+pub(super) fn timestamp(moment: SystemTime) -> Timestamp {
+    Timestamp::from(moment)
+}

@@ -1,0 +1,278 @@
+//! The task service, `containerd.task.v2.Task` and `v3`, which are the same but for the name.
+//!
+//! What can be answered from memory or from the kernel at once is answered in [`query`]. The rest
+//! begins a worker with a [`Job`]: what to tell, and whom, when the worker is done. Every job has a
+//! deadline, the caller's own if it is the shorter one, and an answer that says what it waited for.
+//!
+//! The orders that clients rely on (create, start, exit, delete; an exec's exit before its init's)
+//! are kept in [`exit`], for all ways in which a process can end.
+
+mod create;
+mod delete;
+mod dump;
+mod exec;
+pub mod exit;
+mod kill;
+mod leave;
+mod limits;
+mod query;
+mod start;
+mod streams;
+
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use protobuf::Message;
+
+use crate::container::{Container, Reply};
+use crate::server::{Alarm, Shim, Source, Working};
+use crate::transport::{Call, Code, Status};
+use crate::worker::{Born, Failure, Said, Task, Verb, Worker};
+use crate::{log, waiting};
+
+/// What a caller gets.
+pub type Answer<T> = Result<T, Status>;
+
+/// What a worker is for, and who wants to know.
+#[derive(Debug)]
+pub struct Job {
+    /// The container's id.
+    pub id: String,
+    /// The exec's id, empty for the init.
+    pub exec_id: String,
+    /// Who is to be answered; none once they were, or when nobody has asked.
+    pub reply: Option<Reply>,
+    /// What to do at the end.
+    pub then: Then,
+}
+
+/// What the end of a worker means.
+#[derive(Debug)]
+pub enum Then {
+    /// The container is created; the event that tells it, but for the pid.
+    Created(Box<containerd_shim_protos::events::task::TaskCreate>),
+    /// The init or the exec runs.
+    Started,
+    /// The container is paused.
+    Paused,
+    /// It runs again.
+    Resumed,
+    /// The container is gone; those who wait are in its init.
+    Deleted,
+    /// Nothing but the answer.
+    Answer,
+}
+
+/// How long an operation may take when the caller does not say.
+fn patience(verb: &Verb) -> Duration {
+    Duration::from_secs(match verb {
+        Verb::Create(_) | Verb::Start | Verb::Exec(_) => 120,
+        Verb::Delete { .. } => 60,
+        _ => 20,
+    })
+}
+
+impl Shim {
+    /// Answers a call, now or later.
+    pub fn dispatch(&mut self, client: u64, call: Call) {
+        let reply = Reply { client, stream: call.stream };
+        match self.route(&call, reply) {
+            Ok(Some(message)) => self.answer(reply, Ok(message)),
+            Ok(None) => {}
+            Err(status) => self.answer(reply, Err(status)),
+        }
+    }
+
+    /// The answer, or none when it comes later.
+    fn route(&mut self, call: &Call, reply: Reply) -> Answer<Option<Vec<u8>>> {
+        if !matches!(call.service.as_str(), "containerd.task.v2.Task" | "containerd.task.v3.Task") {
+            let words = format!("service {}", call.service);
+            return Err(Status::new(Code::Unimplemented, words));
+        }
+        match call.method.as_str() {
+            "State" => now(&self.state(&read(call)?)?),
+            "Pids" => now(&self.pids(&read(call)?)?),
+            "Stats" => now(&self.stats(&read(call)?)?),
+            "Connect" => now(&self.connect(&read(call)?)),
+            "Wait" => self.wait(&read(call)?, reply),
+            "Exec" => now(&self.exec(read(call)?)?),
+            "ResizePty" => now(&self.resize(&read(call)?)?),
+            "CloseIO" => now(&self.close_io(&read(call)?)?),
+            "Shutdown" => now(&self.shutdown(&read(call)?)),
+            "Create" => later(self.create(read(call)?, reply, call.timeout)),
+            "Start" => later(self.start(&read(call)?, reply, call.timeout)),
+            "Kill" => self.kill(&read(call)?, reply, call.timeout),
+            "Pause" => later(self.pause(&read(call)?, reply, call.timeout)),
+            "Resume" => later(self.resume(&read(call)?, reply, call.timeout)),
+            "Update" => later(self.update(&read(call)?, reply, call.timeout)),
+            "Delete" => later(self.delete(&read(call)?, reply)),
+            "Checkpoint" => self.checkpoint(&read(call)?),
+            other => Err(Status::new(Code::Unimplemented, format!("method {other}"))),
+        }
+    }
+
+    /// The container with this id.
+    fn container(&self, id: &str) -> Answer<&Container> {
+        self.containers.get(id).ok_or_else(|| no_container(id))
+    }
+
+    fn container_mut(&mut self, id: &str) -> Answer<&mut Container> {
+        self.containers.get_mut(id).ok_or_else(|| no_container(id))
+    }
+
+    /// Has a worker do `verb`, and then `job`.
+    fn begin(&mut self, job: Job, verb: Verb, timeout: Option<Duration>) -> Answer<()> {
+        let root = self.containers.get(&job.id).map(|container| container.root.clone());
+        let limit = patience(&verb);
+        // Our answer must come before the caller has stopped listening.
+        let limit = timeout.map_or(limit, |timeout| limit.min(timeout - timeout / 20));
+        let task = Task {
+            id: job.id.clone(),
+            namespace: self.namespace.clone(),
+            root: root.unwrap_or_default(),
+            level: log::level(),
+            verb,
+        };
+        let number = self.number();
+        let worker = Worker::begin(task, &self.poller, Source::Worker(number).token());
+        let worker = worker.map_err(|error| Status::from(Failure::from(error)))?;
+        self.workers.insert(number, Working { worker, job: Some(job) });
+        self.set_alarm(Alarm::Worker(number), limit);
+        Ok(())
+    }
+
+    /// Hears what a worker says, and notices its end.
+    pub fn hear(&mut self, number: u64) {
+        while let Some(working) = self.workers.get_mut(&number)
+            && let Some((said, fds)) = working.worker.hear()
+        {
+            match said {
+                Said::Doing(what) => working.worker.doing = what,
+                Said::Log(lines) => log::forward(lines),
+                Said::Root(root) => {
+                    let id = working.job.as_ref().map(|job| job.id.clone()).unwrap_or_default();
+                    if let Some(container) = self.containers.get_mut(&id) {
+                        container.root = root;
+                    }
+                }
+                Said::Born(born) => self.born(number, born, fds),
+                Said::Done => self.finish(number, Ok(())),
+                Said::Failed(failure) => self.finish(number, Err(failure)),
+            }
+        }
+        self.notice_end(number);
+    }
+
+    fn notice_end(&mut self, number: u64) {
+        let Some(exit) = self.workers.get(&number).and_then(|working| working.worker.ended())
+        else {
+            return;
+        };
+        self.clear_alarm(Alarm::Worker(number));
+        let words = format!("the shim's worker ended without an answer ({exit:?})");
+        self.died(number, Failure::new(Code::Unknown, words));
+        self.workers.remove(&number);
+        for stranger in std::mem::take(&mut self.strangers) {
+            self.process_ended(stranger);
+        }
+        if self.workers.is_empty() {
+            self.reap_orphans();
+        }
+    }
+
+    /// A worker's time is over: it is killed, and its caller told what it waited for.
+    pub fn give_up(&mut self, number: u64) {
+        let Some(working) = self.workers.get_mut(&number) else { return };
+        let worker = &working.worker;
+        let words = format!(
+            "{}: gave up after {:.1} s: {}",
+            worker.doing,
+            worker.since.elapsed().as_secs_f64(),
+            waiting::what_it_waits_for(worker.pid())
+        );
+        worker.kill();
+        let reply = working.job.as_mut().and_then(|job| job.reply.take());
+        tracing::warn!("{words}");
+        if let Some(reply) = reply {
+            self.answer(reply, Err(Status::new(Code::DeadlineExceeded, words)));
+        }
+    }
+
+    /// A worker has started a process.
+    fn born(&mut self, number: u64, born: Born, fds: Vec<OwnedFd>) {
+        let Some(job) = self.workers.get(&number).and_then(|working| working.job.as_ref()) else {
+            return;
+        };
+        let (id, exec_id) = (job.id.clone(), job.exec_id.clone());
+        if let Err(error) = self.adopt(&id, &exec_id, born, fds) {
+            tracing::error!("take over process {exec_id:?} of container {id}: {error}");
+        }
+    }
+
+    /// A worker has done its job, or could not and has left nothing.
+    fn finish(&mut self, number: u64, result: Result<(), Failure>) {
+        let Some(job) = self.workers.get_mut(&number).and_then(|working| working.job.take()) else {
+            return;
+        };
+        self.clear_alarm(Alarm::Worker(number));
+        let result = result.map_err(Status::from);
+        match job.then {
+            Then::Created(event) => self.created(&job.id, job.reply, *event, result),
+            Then::Started => self.started(&job.id, &job.exec_id, job.reply, result),
+            Then::Paused => self.paused(&job.id, job.reply, result),
+            Then::Resumed => self.resumed(&job.id, job.reply, result),
+            Then::Deleted => self.deleted(&job.id, result),
+            Then::Answer => {
+                if let Some(reply) = job.reply {
+                    self.answer(reply, result.map(|()| Vec::new()));
+                }
+            }
+        }
+    }
+
+    /// A worker has ended before it could take back what it had made.
+    fn died(&mut self, number: u64, failure: Failure) {
+        let job = self.workers.get(&number).and_then(|working| working.job.as_ref());
+        let Some((id, created)) =
+            job.map(|job| (job.id.clone(), matches!(job.then, Then::Created(_))))
+        else {
+            return;
+        };
+        if !created {
+            return self.finish(number, Err(failure));
+        }
+        let reply = self.workers.get_mut(&number).and_then(|working| working.job.take());
+        if let Some(reply) = reply.and_then(|job| job.reply) {
+            self.answer(reply, Err(failure.into()));
+        }
+        self.take_back(&id);
+    }
+}
+
+fn no_container(id: &str) -> Status {
+    Status::new(Code::NotFound, format!("container {id} not created: not found"))
+}
+
+fn failed(words: impl Into<String>) -> Status {
+    Status::new(Code::FailedPrecondition, words)
+}
+
+fn read<M: Message>(call: &Call) -> Answer<M> {
+    M::parse_from_bytes(&call.payload).map_err(|error| {
+        Status::new(Code::InvalidArgument, format!("read the {} request: {error}", call.method))
+    })
+}
+
+fn write<M: Message>(message: &M) -> Answer<Vec<u8>> {
+    message
+        .write_to_bytes()
+        .map_err(|error| Status::new(Code::Internal, format!("write a {}: {error}", M::NAME)))
+}
+
+fn later(result: Answer<()>) -> Answer<Option<Vec<u8>>> {
+    result.map(|()| None)
+}
+
+fn now<M: Message>(message: &M) -> Answer<Option<Vec<u8>>> {
+    write(message).map(Some)
+}
