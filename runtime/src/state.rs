@@ -205,6 +205,8 @@ pub struct Stat {
     pub flags: u64,
     /// Field 22, clock ticks after boot.
     pub start_time: u64,
+    /// Field 52: of a zombie, how it ended, as wait(2) fills it. Zero for whoever may not trace it.
+    pub exit_code: i32,
 }
 
 impl Stat {
@@ -227,7 +229,8 @@ impl Stat {
         let state = fields.next()?.chars().next()?;
         let flags = fields.nth(5)?.parse().ok()?;
         let start_time = fields.nth(12)?.parse().ok()?;
-        Some(Self { state, flags, start_time })
+        let exit_code = fields.nth(29).and_then(|code| code.parse().ok()).unwrap_or_default();
+        Some(Self { state, flags, start_time, exit_code })
     }
 }
 
@@ -275,6 +278,18 @@ mod tests {
         let line = b"7 (a) S 1 (b) S 1 7 7 0 -1 4194560 0 0 0 0 1 2 3 4 20 0 1 0 98765 1 2 3";
         let stat = Stat::parse(line).unwrap();
         assert_eq!((stat.state, stat.flags, stat.start_time), ('S', 4_194_560, 98765));
+    }
+
+    #[test]
+    fn a_zombie_says_how_it_ended() {
+        use crate::sys::process::{CloneArgs, Cloned, clone3, exit_now};
+        let Cloned::Parent(pid, pidfd) = clone3(&CloneArgs::default()).unwrap() else {
+            exit_now(3);
+        };
+        crate::kill::wait_ended(&pidfd, std::time::Duration::from_secs(10)).unwrap();
+        let stat = Stat::of(pid).unwrap();
+        assert_eq!((stat.state, stat.exit_code), ('Z', 3 << 8));
+        nix::sys::wait::waitpid(pid, None).unwrap();
     }
 
     #[test]

@@ -1,13 +1,241 @@
-//! Being written.
+//! `delete`: what is left of a container whose shim has died, and how its init ended.
+//!
+//! containerd runs it when it has lost the connection to a shim, also when that was in order: it
+//! knows nothing but the bundle, and needs neither containerd nor a shim. What is gone already is no
+//! error; only an init that can't be killed is, since a container that lives must not be reported as
+//! ended.
+//!
+//! The exit status is a fact, or containerd's own 137 where nobody knows one. The facts, in this
+//! order: the record that the shim wrote before it told anybody ([`exits`]); what the kernel still
+//! says of the process ([`Init`]), for which it is opened before it is killed. Go's shims always
+//! answer 137.
+//!
+//! Order: the processes end before the root file system is unmounted, which they use. The socket
+//! goes last and only if nobody listens: a pod's shim lives on when one of its containers is
+//! cleaned up.
 
-use corten::error::{Error, Result};
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use containerd_shim_protos::api::DeleteResponse;
+use containerd_shim_protos::protobuf::Message;
+use containerd_shim_protos::protobuf::well_known_types::timestamp::Timestamp;
+use corten::delete;
+use corten::error::{Doing, Error, Result};
+use corten::host::in_user_namespace;
+use corten::state::{Process, Stat};
+use corten::store::Store;
+use corten::sys::process::pidfd_open;
+use corten::sys::wait::{self, told_exit_of};
+use nix::unistd::geteuid;
+
+use crate::bootstrap::{ADDRESS, print, socket};
 use crate::cli::Args;
+use crate::exits::{self, Exit};
+use crate::mounts::unmount_all;
+use crate::options::Options;
+
+/// What containerd calls the end of a container that nobody knows: SIGKILL's.
+const UNKNOWN: u32 = 137;
+/// The file in the bundle with the init's pid, which the shim writes at Create.
+const PID_FILE: &str = "init.pid";
+/// Where the container's root file system is mounted.
+const ROOTFS: &str = "rootfs";
 
 /// Carries out `delete`.
 ///
 /// # Errors
-/// Always, for now.
+/// When the container's init can't be ended; when nobody reads the answer.
 pub fn run(args: &Args) -> Result<()> {
-    Err(Error::Unsupported(format!("delete {} is not written yet", args.id)))
+    let bundle = match &args.bundle {
+        Some(path) => path.clone(),
+        None => std::env::current_dir().doing(|| "find the working directory".to_owned())?,
+    };
+    let exit = clean_up(&bundle, &args.namespace, &args.id)?;
+    let answer = response(&exit).write_to_bytes();
+    print(&answer.map_err(|error| Error::Failed(error.to_string()))?)
+}
+
+/// Removes all that there is of the container; the answer is how its init ended.
+fn clean_up(bundle: &Path, namespace: &str, id: &str) -> Result<Exit> {
+    let recorded = or_warn(exits::read(bundle, None)).flatten();
+    let options = or_warn(Options::read(bundle)).unwrap_or_default();
+    let store = Store::new(options.runtime_root(namespace), false);
+    let init = Init::find(&store, id, bundle);
+    if let Err(error) = delete::delete(&store, id, true) {
+        if init.lives() {
+            return Err(error);
+        }
+        tracing::warn!("delete container {id}: {error}");
+    }
+    let exit = recorded.unwrap_or_else(|| init.exit());
+    or_warn(unmount_all(&bundle.join(ROOTFS)));
+    or_warn(remove_socket(bundle));
+    Ok(exit)
+}
+
+/// What has gone wrong beside the way; containerd logs it.
+fn or_warn<T>(result: Result<T>) -> Option<T> {
+    result.map_err(|error| tracing::warn!("{error}")).ok()
+}
+
+/// The socket that `start` noted in the bundle, if nobody listens there.
+fn remove_socket(bundle: &Path) -> Result<()> {
+    // No note: start has not come that far.
+    let address = fs::read_to_string(bundle.join(ADDRESS)).unwrap_or_default();
+    socket::path_of(&address).map_or(Ok(()), socket::remove_dead)
+}
+
+fn response(exit: &Exit) -> DeleteResponse {
+    let since = exit.exited_at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let exited_at = Timestamp {
+        seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
+        nanos: since.subsec_nanos().cast_signed(),
+        ..Timestamp::default()
+    };
+    DeleteResponse {
+        pid: exit.pid,
+        exit_status: exit.status,
+        exited_at: Some(exited_at).into(),
+        ..DeleteResponse::default()
+    }
+}
+
+/// The container's first process, as far as it is known. It is not our child.
+#[derive(Debug)]
+struct Init {
+    /// Zero if nobody has noted it.
+    pid: i32,
+    /// What the journal says of it, and a handle from before it was killed: it may be a zombie.
+    handle: Option<(Process, OwnedFd)>,
+}
+
+impl Init {
+    fn find(store: &Store, id: &str, bundle: &Path) -> Self {
+        let state = store.open(id).and_then(|dir| dir.read_state());
+        let known = state.ok().and_then(|state| state.init);
+        let pid = known.map_or_else(|| pid_of(&bundle.join(PID_FILE)), |init| init.pid);
+        Self { pid, handle: known.and_then(handle) }
+    }
+
+    fn lives(&self) -> bool {
+        self.handle.as_ref().is_some_and(|(init, _)| {
+            let stat = Stat::of(init.pid());
+            stat.is_ok_and(|now| now.start_time == init.start_time && now.state != 'Z')
+        })
+    }
+
+    /// How it ended: a zombie says so in /proc, a pidfd (Linux 6.15) when its parent has waited.
+    fn exit(&self) -> Exit {
+        let known = self
+            .handle
+            .as_ref()
+            .and_then(|(init, pidfd)| zombie(*init).or_else(|| told_exit_of(pidfd).ok().flatten()));
+        Exit {
+            pid: u32::try_from(self.pid).unwrap_or_default(),
+            status: known.and_then(|exit| u32::try_from(exit.status()).ok()).unwrap_or(UNKNOWN),
+            exited_at: SystemTime::now(),
+        }
+    }
+}
+
+/// A pidfd of that very process, also if it has ended and nobody has waited for it yet.
+fn handle(init: Process) -> Option<(Process, OwnedFd)> {
+    let pidfd = pidfd_open(init.pid()).ok()?;
+    // The pid may be another process's by now; that of the handle can't change any more.
+    Process::of(init.pid()).is_ok_and(|now| now == init).then_some((init, pidfd))
+}
+
+/// The kernel says 0 for every exit to those who may not look.
+fn zombie(init: Process) -> Option<wait::Exit> {
+    let stat = Stat::of(init.pid()).ok()?;
+    let may_look = geteuid().is_root() && !in_user_namespace();
+    let ended = stat.start_time == init.start_time && stat.state == 'Z' && may_look;
+    ended.then(|| wait::Exit::from_wait(stat.exit_code))
+}
+
+fn pid_of(file: &Path) -> i32 {
+    // No file: there was no process.
+    let text = fs::read_to_string(file).unwrap_or_default();
+    text.trim().parse().ok().filter(|pid| *pid > 0).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use corten::kill::wait_ended;
+    use corten::sys::process::{CloneArgs, Cloned, clone3, exit_now, pidfd_send_signal};
+    use nix::sys::wait::waitpid;
+    use nix::unistd::Pid;
+
+    use super::*;
+
+    /// A process that ends with 3 when it is told to, or when it is killed.
+    fn child() -> (Pid, Init) {
+        let Cloned::Parent(pid, pidfd) = clone3(&CloneArgs::default()).unwrap() else {
+            std::thread::sleep(Duration::from_secs(60));
+            exit_now(1)
+        };
+        let init = Process::of(pid).unwrap();
+        (pid, Init { pid: pid.as_raw(), handle: Some((init, pidfd)) })
+    }
+
+    fn ended_with(code: i32) -> (Pid, Init) {
+        let Cloned::Parent(pid, pidfd) = clone3(&CloneArgs::default()).unwrap() else {
+            exit_now(code)
+        };
+        let init = Process::of(pid).unwrap();
+        wait_ended(&pidfd, Duration::from_secs(10)).unwrap();
+        (pid, Init { pid: pid.as_raw(), handle: Some((init, pidfd)) })
+    }
+
+    #[test]
+    fn the_exit_of_a_process_is_known_before_and_after_its_parent_has_waited() {
+        let (pid, init) = ended_with(3);
+        assert!(!init.lives());
+        assert_eq!(init.exit().status, 3);
+        assert!(handle(init.handle.as_ref().unwrap().0).is_some());
+        waitpid(pid, None).unwrap();
+        assert!(!init.lives());
+        assert_eq!(i64::from(init.exit().pid), i64::from(pid.as_raw()));
+        let (_, pidfd) = init.handle.as_ref().unwrap();
+        // A kernel before 6.15 can't tell.
+        let expected = if told_exit_of(pidfd).is_ok() { 3 } else { UNKNOWN };
+        assert_eq!(init.exit().status, expected);
+    }
+
+    #[test]
+    fn a_process_that_lives_is_seen_to() {
+        let (pid, init) = child();
+        assert!(init.lives());
+        let (_, pidfd) = init.handle.as_ref().unwrap();
+        pidfd_send_signal(pidfd, libc::SIGKILL).unwrap();
+        wait_ended(pidfd, Duration::from_secs(10)).unwrap();
+        assert_eq!(init.exit().status, 137);
+        waitpid(pid, None).unwrap();
+        // Another process with the same pid would not have its start time.
+        let other = Process { pid: Pid::this().as_raw(), start_time: 1 };
+        assert!(handle(other).is_none());
+    }
+
+    #[test]
+    fn nothing_there_is_nothing_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let bundle = dir.path().join("bundle");
+        for _ in 0..2 {
+            let exit = clean_up(&bundle, "corten-test-none", "none").unwrap();
+            assert_eq!((exit.pid, exit.status), (0, UNKNOWN));
+            fs::create_dir_all(&bundle).unwrap();
+        }
+    }
+
+    #[test]
+    fn the_answer_field_by_field() {
+        let exited_at = UNIX_EPOCH + Duration::new(300, 5);
+        let bytes = response(&Exit { pid: 7, status: 137, exited_at }).write_to_bytes().unwrap();
+        assert_eq!(bytes, [0x08, 7, 0x10, 0x89, 1, 0x1a, 5, 0x08, 0xac, 2, 0x10, 5]);
+    }
 }
