@@ -195,17 +195,17 @@ pub fn hugepage_sizes() -> Vec<String> {
     let Ok(entries) = std::fs::read_dir("/sys/kernel/mm/hugepages") else { return Vec::new() };
     let name =
         |entry: std::io::Result<std::fs::DirEntry>| entry.ok()?.file_name().into_string().ok();
-    entries
-        .filter_map(name)
-        .filter_map(|name| {
-            let kb: u64 = name.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok()?;
-            Some(match kb {
-                kb if kb >= 1 << 20 => format!("{}GB", kb >> 20),
-                kb if kb >= 1 << 10 => format!("{}MB", kb >> 10),
-                kb => format!("{kb}KB"),
-            })
+    let mut names: Vec<String> = entries.filter_map(name).collect();
+    names.sort_unstable();
+    let size = |name: &String| {
+        let kb: u64 = name.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok()?;
+        Some(match kb {
+            kb if kb >= 1 << 20 => format!("{}GB", kb >> 20),
+            kb if kb >= 1 << 10 => format!("{}MB", kb >> 10),
+            kb => format!("{kb}KB"),
         })
-        .collect()
+    };
+    names.iter().filter_map(size).collect()
 }
 
 #[cfg(test)]
