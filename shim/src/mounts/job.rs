@@ -43,10 +43,7 @@ impl<'a> Job<'a> {
     pub(super) fn run(&self, made: &mut Vec<u64>) -> Result<()> {
         let options = &self.wanted.options;
         if let Some(helper) = fuse::Helper::of(&self.mount.kind) {
-            let before = unmount::mount_id(self.target()?)?;
-            helper.run(self.mount, &self.target()?)?;
-            made.push(helper.wait(before, || unmount::mount_id(self.target()?))?);
-            return Ok(());
+            return self.by_helper(&helper, made);
         }
         if options.remount {
             return self.remount();
@@ -63,9 +60,24 @@ impl<'a> Job<'a> {
         self.verify(&mounted)
     }
 
+    fn by_helper(&self, helper: &fuse::Helper<'_>, made: &mut Vec<u64>) -> Result<()> {
+        let target = self.target()?;
+        let before = unmount::mount_id(&target)?;
+        let now = || unmount::mount_id(self.target()?);
+        let ran = helper.run(self.mount, &target);
+        let ran = ran.and_then(|()| helper.wait(|| Ok(now()? != before)));
+        // A helper that fails may have mounted.
+        let after = now();
+        made.extend(after.iter().filter(|after| **after != before));
+        ran.and(after.map(drop))
+    }
+
     /// Reads back what was asked for.
     fn verify(&self, mounted: &OwnedFd) -> Result<()> {
-        let wanted = self.wanted.options.attrs.set & !self.wanted.options.recursive.clear;
+        let wanted = self.wanted.attrs();
+        if wanted == 0 {
+            return Ok(());
+        }
         match missing(mounted, wanted).doing(|| "read back attributes".to_owned())? {
             0 => Ok(()),
             lacks => Err(Error::Failed(format!("attributes {lacks:#x} were set and do not hold"))),
@@ -201,7 +213,7 @@ impl<'a> Job<'a> {
     }
 
     fn build(&self, fs: &NewFs) -> Result<OwnedFd> {
-        build(fs, self.wanted.options.attrs.set, None)
+        build(fs, self.wanted.attrs(), None)
     }
 
     /// The new file system, attached on the target.
@@ -209,7 +221,7 @@ impl<'a> Job<'a> {
         match recipe {
             Recipe::Context(fs) => self.attach(self.build(&fs)?, made),
             Recipe::Mount2(fs, cwd) => {
-                let flags = fs.superblock | to_ms(self.wanted.options.attrs.set);
+                let flags = fs.superblock | to_ms(self.wanted.attrs());
                 let target = self.target()?;
                 mount2(target.as_fd(), &fs.fstype, &fs.source, flags, &fs.data, cwd.as_deref())?;
                 let mounted = self.target()?;

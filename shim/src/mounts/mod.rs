@@ -23,6 +23,8 @@ mod overlay;
 mod unmount;
 mod way;
 
+use std::fs::{Permissions, set_permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use containerd_shim_protos::types::mount as proto;
@@ -71,10 +73,14 @@ impl Mount {
             options.truncate(options.floor_char_boundary(QUOTED));
             options = format!("{options}... ({all} bytes)");
         }
-        let target = rootfs.join(self.target.trim_start_matches('/'));
-        let (kind, target, source) = (&self.kind, target.display(), &self.source);
+        let rootfs = rootfs.display();
+        let inside = self.target.trim_matches('/');
+        let slash = if inside.is_empty() { "" } else { "/" };
+        let (kind, source) = (&self.kind, &self.source);
         let kind = if kind.is_empty() { "bind" } else { kind };
-        format!("rootfs[{index}]: mount {kind} at {target} (source {source}, options {options})")
+        format!(
+            "rootfs[{index}]: mount {kind} at {rootfs}{slash}{inside} (source {source}, options {options})"
+        )
     }
 }
 
@@ -92,7 +98,10 @@ pub fn mount_all(mounts: &[Mount], rootfs: &Path) -> Result<()> {
 
 fn mount_by(way: &Way, mounts: &[Mount], rootfs: &Path) -> Result<()> {
     match mkdir(rootfs, Mode::from_bits_truncate(0o711)) {
-        Ok(()) | Err(Errno::EEXIST) => {}
+        // Whatever the umask is.
+        Ok(()) => set_permissions(rootfs, Permissions::from_mode(0o711))
+            .doing(|| format!("set the mode of {rootfs:?}"))?,
+        Err(Errno::EEXIST) => {}
         Err(errno) => return Err(Error::sys(format!("make directory {rootfs:?}"), errno)),
     }
     let mut made = Vec::new();

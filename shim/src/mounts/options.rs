@@ -59,6 +59,12 @@ impl Wanted {
         Ok(Self { options, looped, maps: Maps::parse(uids, gids)? })
     }
 
+    /// The attributes that the mount itself ends up with: the recursive ones come second.
+    pub(super) fn attrs(&self) -> u64 {
+        let (own, all) = (self.options.attrs, self.options.recursive);
+        own.set & !all.clear | all.set
+    }
+
     /// What a bind mount changes: it may have less than its source and never more, so that `rw` or
     /// `suid` do not undo what the host has set, or try to where a user namespace has locked it.
     pub(super) fn bind_attrs(&self) -> (Attrs, Attrs) {

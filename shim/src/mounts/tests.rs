@@ -12,6 +12,7 @@ use corten::sys::process::{CloneArgs, Cloned, clone3, exit_now};
 use corten::sys::wait::exit_of;
 use nix::mount::{MsFlags, mount};
 use nix::sched::CloneFlags;
+use nix::unistd::{Pid, pipe};
 
 use super::*;
 
@@ -32,13 +33,28 @@ macro_rules! alone {
 }
 
 fn alone(test: &str, body: impl FnOnce(&Dirs)) {
-    if std::env::var_os(ALONE).is_some() {
-        return in_namespace(body);
+    if let Some(top) = std::env::var_os(ALONE) {
+        let code = in_child(
+            CloneFlags::CLONE_NEWNS,
+            |_| {},
+            || {
+                let none = None::<&str>;
+                mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+                let dirs = Dirs::new(top.as_ref());
+                let cwd = std::env::current_dir().unwrap();
+                body(&dirs);
+                assert_eq!(std::env::current_dir().unwrap(), cwd);
+            },
+        );
+        return assert_eq!(code, 0);
     }
+    let top = tempfile::Builder::new().prefix("corten-mounts-").tempdir().unwrap();
     let test = test.split_once("::").unwrap().1;
+    let path = std::env::var("PATH").unwrap();
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", test, "--test-threads=1", "--nocapture"])
-        .env(ALONE, "1")
+        .env(ALONE, top.path())
+        .env("PATH", format!("{}/bin:{path}", top.path().display()))
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
@@ -49,21 +65,22 @@ fn alone(test: &str, body: impl FnOnce(&Dirs)) {
     }
 }
 
-fn in_namespace(body: impl FnOnce(&Dirs)) {
-    let top = tempfile::Builder::new().prefix("corten-mounts-").tempdir().unwrap();
-    let flags = CloneFlags::CLONE_NEWNS.bits() as u64;
+/// Runs `body` in a child with new namespaces, after `before` ran in the parent, which is given its
+/// pid; its exit code, 1 for a panic.
+fn in_child(new: CloneFlags, before: impl FnOnce(Pid), body: impl FnOnce()) -> i32 {
+    let (may_go, go) = pipe().unwrap();
+    let flags = new.bits() as u64;
     match clone3(&CloneArgs { flags, ..CloneArgs::default() }).unwrap() {
-        Cloned::Parent(_, pidfd) => assert_eq!(exit_of(&pidfd).unwrap().status(), 0),
+        Cloned::Parent(pid, pidfd) => {
+            drop(may_go);
+            before(pid);
+            drop(go);
+            exit_of(&pidfd).unwrap().status()
+        }
         Cloned::Child => {
-            let test = AssertUnwindSafe(|| {
-                let none = None::<&str>;
-                mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
-                let dirs = Dirs::new(top.path());
-                let cwd = std::env::current_dir().unwrap();
-                body(&dirs);
-                assert_eq!(std::env::current_dir().unwrap(), cwd);
-            });
-            exit_now(i32::from(catch_unwind(test).is_err()));
+            drop(go);
+            nix::unistd::read(&may_go, &mut [0]).unwrap();
+            exit_now(i32::from(catch_unwind(AssertUnwindSafe(body)).is_err()));
         }
     }
 }
@@ -178,5 +195,8 @@ fn refused(dirs: &Dirs, mounts: &[Mount]) -> String {
 }
 
 mod basics;
+mod helpers;
+mod idmaps;
+mod loopdevs;
 mod overlays;
 mod unmounts;

@@ -1,5 +1,7 @@
 //! File systems, binds, options, targets, rollback.
 
+use nix::sys::stat::{Mode, umask};
+
 use super::*;
 
 alone! {
@@ -12,6 +14,7 @@ alone! {
 alone! {
     fn the_directory_is_made_and_only_root_may_list_it(dirs) {
         let mounts = [a_mount("tmpfs", "tmpfs", &["size=64k", "nosuid", "noatime"])];
+        umask(Mode::from_bits_truncate(0o077));
         for (name, way) in ways() {
             mount_by(&way, &mounts, &dirs.rootfs()).unwrap();
             let [[_, options, kind, sb]] = dirs.mounted().try_into().unwrap();
@@ -60,6 +63,28 @@ alone! {
             let [[_, options, ..]] = dirs.mounted().try_into().unwrap();
             assert_eq!(options, "ro,nosuid,nodev,noexec,relatime", "{name}");
             dirs.unmount();
+        }
+    }
+}
+
+alone! {
+    fn recursive_attributes_are_for_new_file_systems_too(dirs) {
+        dirs.dir("layer");
+        for (name, way) in ways() {
+            for (kind, source) in [("tmpfs", "x".to_owned()), ("bind", dirs.text("layer"))] {
+                let wanted = [a_mount(kind, &source, &["suid", "rro", "rnosuid", "rnoatime"])];
+                let made = mount_by(&way, &wanted, &dirs.rootfs());
+                if kind == "bind" && !way.kernel.present.setattr {
+                    // Needs mount_setattr(2), and less would be a lie.
+                    assert_eq!(made.unwrap_err().errno(), Some(Errno::ENOSYS), "{name}");
+                    dirs.none_mounted();
+                    continue;
+                }
+                made.unwrap();
+                let [[_, options, ..]] = dirs.mounted().try_into().unwrap();
+                assert_eq!(options, "ro,nosuid,noatime", "{name} {kind}");
+                dirs.unmount();
+            }
         }
     }
 }
@@ -149,7 +174,7 @@ alone! {
             let error = mount_by(&way, &mounts, &dirs.rootfs()).unwrap_err();
             assert_eq!(error.errno(), Some(Errno::ENODEV), "{name}");
             let wanted = format!(
-                "rootfs[3]: mount no-such-fs at {}/ (source x, options ro): ",
+                "rootfs[3]: mount no-such-fs at {} (source x, options ro): ",
                 dirs.text("rootfs")
             );
             assert!(error.to_string().starts_with(&wanted), "{error}");

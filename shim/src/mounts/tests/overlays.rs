@@ -3,7 +3,7 @@
 use super::*;
 
 /// Layers `0`, `1`, ... each with a file of its name, and a file `same` that says which is on top.
-fn layers(dirs: &Dirs, below: &str, count: usize) -> String {
+pub(super) fn layers(dirs: &Dirs, below: &str, count: usize) -> String {
     let names = (0..count).map(|n| {
         dirs.write(&format!("{below}/{n}/fs/{n}"), "");
         dirs.write(&format!("{below}/{n}/fs/same"), &n.to_string());
@@ -12,7 +12,7 @@ fn layers(dirs: &Dirs, below: &str, count: usize) -> String {
     names.collect::<Vec<_>>().join(":")
 }
 
-fn overlay(dirs: &Dirs, lower: &str) -> Mount {
+pub(super) fn overlay(dirs: &Dirs, lower: &str) -> Mount {
     let (upper, work) = (dirs.dir("upper/fs"), dirs.dir("upper/work"));
     let options = [
         format!("lowerdir={lower}"),
@@ -23,7 +23,7 @@ fn overlay(dirs: &Dirs, lower: &str) -> Mount {
     a_mount("overlay", "overlay", &options.each_ref().map(String::as_str))
 }
 
-fn check(dirs: &Dirs, count: usize, name: &str) {
+pub(super) fn check(dirs: &Dirs, count: usize, name: &str) {
     assert_eq!(dirs.read("rootfs/same"), "0", "{name}");
     for n in 0..count {
         assert!(dirs.path(&format!("rootfs/{n}")).exists(), "{name}: layer {n} of {count}");
@@ -66,7 +66,7 @@ alone! {
 }
 
 /// A place like containerd's, a bit deeper: 130 layers are 20 KB.
-const DEEP: &str = "var/lib/containerd/with/a/long/name/that/goes/on/and/on/io.containerd.snapshotter.v1.overlayfs/snapshots";
+pub(super) const DEEP: &str = "var/lib/containerd/with/a/long/name/that/goes/on/and/on/io.containerd.snapshotter.v1.overlayfs/snapshots";
 
 alone! {
     fn layers_that_do_not_fit_a_page_are_mounted_all_the_same(dirs) {

@@ -53,10 +53,12 @@ alone! {
         // A mount below a directory, which is then hidden by one that has a link at its place.
         tmpfs(&dirs.dir("rootfs"));
         tmpfs(&dirs.dir("rootfs/x/y"));
+        tmpfs(&dirs.dir("rootfs/z"));
         tmpfs(&dirs.text("rootfs"));
         symlink(dirs.path("outside"), dirs.path("rootfs/x")).unwrap();
+        symlink(dirs.path("outside/y"), dirs.path("rootfs/z")).unwrap();
         let held = fs::File::open(dirs.rootfs()).unwrap();
-        // While it is busy, the hidden one can't be reached, only what the link leads to.
+        // While it is busy, the hidden ones can't be reached, only what the links lead to.
         let error = unmount_all(&dirs.rootfs()).unwrap_err();
         assert_eq!(error.errno(), Some(Errno::EBUSY), "{error}");
         drop(held);
