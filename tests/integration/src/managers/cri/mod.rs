@@ -134,8 +134,13 @@ impl Cri {
         self.ready().and(done)
     }
 
-    /// Stops the daemon.
+    /// Removes every pod that a failed test has left and stops the daemon.
     pub fn stop(&mut self) -> Verdict {
+        let all = self.call("ListPodSandbox", &json!({})).unwrap_or_default();
+        for pod in all["items"].as_array().into_iter().flatten() {
+            let id = json!({"pod_sandbox_id": pod["id"]});
+            self.call("StopPodSandbox", &id).and(self.call("RemovePodSandbox", &id)).ok();
+        }
         self.daemon.stop(Signal::SIGTERM)
     }
 

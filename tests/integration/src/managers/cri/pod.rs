@@ -23,6 +23,7 @@ pub struct Pod<'a> {
     /// What it was made of.
     pub config: Value,
     name: String,
+    left: bool,
 }
 
 /// A container of a pod.
@@ -80,9 +81,28 @@ impl Cri {
         self.refused("RunPodSandbox", &request)
     }
 
-    /// Makes what the kubelet makes before it runs a pod: the directory of its logs and its cgroup.
+    /// The handle of a pod that was [left](Pod::leave).
+    pub fn known_pod(&self, id: &str) -> Result<Pod<'_>, Stop> {
+        let status = self.call("PodSandboxStatus", &json!({"pod_sandbox_id": id}))?;
+        let name = text(&status["status"]["metadata"]["name"]);
+        let mut pod = self.plan_of(name, Value::Null)?;
+        id.clone_into(&mut pod.id);
+        Ok(pod)
+    }
+
+    /// The handle of a container.
+    pub fn known_container(&self, id: &str) -> Result<Container<'_>, Stop> {
+        let status = self.call("ContainerStatus", &json!({"container_id": id}))?;
+        let log = PathBuf::from(text(&status["status"]["log_path"]));
+        Ok(Container { cri: self, id: id.to_owned(), log })
+    }
+
     fn plan(&self, more: Value) -> Result<Pod<'_>, Stop> {
-        let name = unique("pod");
+        self.plan_of(unique("pod"), more)
+    }
+
+    /// Makes what the kubelet makes before it runs a pod: the directory of its logs and its cgroup.
+    fn plan_of(&self, name: String, more: Value) -> Result<Pod<'_>, Stop> {
         let logs = self.dir.join("logs").join(&name);
         fs::create_dir_all(&logs)?;
         let group = format!("{}/{name}", self.sandbox.cgroup);
@@ -96,7 +116,7 @@ impl Cri {
             "linux": {"cgroup_parent": group, "security_context": {}},
         });
         merge(&mut config, more);
-        Ok(Pod { cri: self, id: String::new(), config, name })
+        Ok(Pod { cri: self, id: String::new(), config, name, left: false })
     }
 }
 
@@ -167,6 +187,11 @@ impl<'a> Pod<'a> {
         text(&self.config["linux"]["cgroup_parent"])
     }
 
+    /// Keeps the pod when the handle goes; [`Cri::known_pod`] makes a new one.
+    pub fn leave(mut self) {
+        self.left = true;
+    }
+
     /// `StopPodSandbox`.
     pub fn stop(&self) -> Verdict {
         self.cri.call("StopPodSandbox", &json!({"pod_sandbox_id": self.id})).map(drop)
@@ -180,14 +205,20 @@ impl<'a> Pod<'a> {
 
 impl Drop for Pod<'_> {
     fn drop(&mut self) {
+        if self.left {
+            return;
+        }
         // Removed already is fine; whatever stays is found by the leak test.
         if !self.id.is_empty() {
             self.stop().ok();
             self.remove().ok();
         }
-        let group = self.cri.sandbox.cgroup.trim_start_matches('/');
+        // Only the pod's own group: one of a container that is still in it was forgotten.
+        let group = format!("{}/{}", self.cri.sandbox.cgroup, self.name);
         for hierarchy in leaks::hierarchies().unwrap_or_default() {
-            fs::remove_dir(hierarchy.join(group).join(&self.name)).ok();
+            let group = hierarchy.join(group.trim_start_matches('/'));
+            let gone = || Ok(fs::remove_dir(&group).is_ok() || !group.exists());
+            eventually("the pod's cgroup is empty", Duration::from_secs(5), gone).ok();
         }
         fs::remove_dir_all(self.cri.dir.join("logs").join(&self.name)).ok();
     }

@@ -2,8 +2,8 @@
 //!
 //! containerd's streaming server speaks SPDY and WebSocket; of the latter a client needs one
 //! handshake and masked frames. A binary message is one byte, the channel, and its data: 0 is
-//! standard input, 1 and 2 output, 3 the result as JSON, 4 the size of the terminal. With the
-//! protocol `v5`, which newer servers know, 255 ends the channel that its data names.
+//! standard input, 1 and 2 output, 3 the result as JSON, 4 the size of the terminal. The end of an
+//! input cannot be told in this protocol but by leaving.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -24,19 +24,13 @@ const LIMIT: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Stream {
     connection: TcpStream,
-    protocol: String,
     channels: [Vec<u8>; 5],
     ended: bool,
 }
 
 impl Stream {
-    /// Connects to a URL that `Exec` or `Attach` has answered.
+    /// Connects to a URL that `Exec`, `Attach` or `PortForward` has answered.
     pub fn open(url: &str) -> Result<Self, Stop> {
-        Self::open_as(url, "v5.channel.k8s.io, v4.channel.k8s.io")
-    }
-
-    /// Connects with these subprotocols.
-    pub fn open_as(url: &str, protocols: &str) -> Result<Self, Stop> {
         let address = url.strip_prefix("http://").ok_or_else(|| format!("what is {url}?"))?;
         let (host, path) = address.split_once('/').ok_or_else(|| format!("no path in {url}"))?;
         let mut connection = TcpStream::connect(host)?;
@@ -46,7 +40,7 @@ impl Stream {
         let request = format!(
             "GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\
-             Sec-WebSocket-Protocol: {protocols}\r\n\r\n"
+             Sec-WebSocket-Protocol: v4.channel.k8s.io\r\n\r\n"
         );
         connection.write_all(request.as_bytes())?;
         let mut head = Vec::new();
@@ -59,12 +53,7 @@ impl Stream {
         if !head.starts_with("HTTP/1.1 101") {
             return Err(Stop::Fail(format!("{url}: {head}")));
         }
-        let protocol = head.lines().find_map(|line| {
-            let (name, value) = line.split_once(": ")?;
-            name.eq_ignore_ascii_case("sec-websocket-protocol").then(|| value.to_owned())
-        });
-        let protocol = protocol.unwrap_or_default();
-        Ok(Self { connection, protocol, channels: Default::default(), ended: false })
+        Ok(Self { connection, channels: Default::default(), ended: false })
     }
 
     /// Writes to a channel.
@@ -80,15 +69,6 @@ impl Stream {
     /// Sets the size of the terminal.
     pub fn resize(&mut self, rows: u16, columns: u16) -> Verdict {
         self.write(4, format!("{{\"Width\":{columns},\"Height\":{rows}}}").as_bytes())
-    }
-
-    /// Ends standard input, if the server can be told to; otherwise answers false.
-    pub fn end_input(&mut self) -> Result<bool, Stop> {
-        if !self.protocol.starts_with("v5") {
-            return Ok(false);
-        }
-        self.write(255, &[0])?;
-        Ok(true)
     }
 
     /// What has come on a channel so far, without carriage returns.
