@@ -220,9 +220,7 @@ fn a_slow_containerd_gets_no_second_copy() {
         setup.round(Duration::from_millis(20));
         assert_eq!(setup.publisher.deadline(), None, "no time limit runs while it is connected");
     }
-    assert!(
-        setup.publisher.describe().contains("2 waiting, connected, the first in flight for 0.")
-    );
+    assert!(setup.publisher.describe().contains("2 waiting, connected, the first in flight for "));
     for number in [1, 3] {
         assert_eq!(request(&mut stream), number);
         stream.set_nonblocking(true).unwrap();

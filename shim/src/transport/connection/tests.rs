@@ -291,12 +291,13 @@ fn answers_that_do_not_fit_go_when_there_is_room() {
     let long: Vec<u8> = (0..MAX_PAYLOAD - 100).map(|at| at as u8).collect();
     connection.reply(1, Ok(long.clone()));
     assert!(connection.queued() > 0);
-    let reader = thread::spawn(move || peer.answer());
+    // The peer lives on: its end would be found in the turn that sends the last bytes.
+    let reader = thread::spawn(move || (peer.answer(), peer));
     while connection.queued() > 0 {
         assert!(told(&poller, Duration::from_secs(20)));
         connection.turn().unwrap();
     }
-    assert!(reader.join().unwrap() == (1, Ok(long)));
+    assert!(reader.join().unwrap().0 == (1, Ok(long)));
 }
 
 #[test]
