@@ -23,6 +23,9 @@ const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 /// `CLONE_CLEAR_SIGHAND` (clone3 only): handlers become default, ignored stays ignored.
 const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 
+/// Where closing one by one ends, on kernels without close_range(2).
+const CLOSED_WITHOUT_CLOSE_RANGE: libc::c_int = 1 << 12;
+
 /// Which side of a clone we are.
 #[derive(Debug)]
 pub enum Cloned {
@@ -141,6 +144,35 @@ pub fn close_from(first: u32) -> Result<(), Errno> {
 pub fn exit_now(status: i32) -> ! {
     // SAFETY: _exit has no preconditions.
     unsafe { libc::_exit(status) }
+}
+
+/// Runs `rest` with no descriptors but `keep`, and then ends this process: for a forked child that
+/// has nothing to do with what its parent had open.
+pub fn end_with_only(keep: &[BorrowedFd<'_>], rest: impl FnOnce()) -> ! {
+    let mut first = 0;
+    while let Some(last) = keep.iter().map(AsRawFd::as_raw_fd).filter(|fd| *fd >= first).min() {
+        close_between(first, last);
+        first = last + 1;
+    }
+    close_between(first, libc::c_int::MAX);
+    rest();
+    exit_now(0)
+}
+
+/// Closes from `first` up to, not including, `end`.
+fn close_between(first: libc::c_int, end: libc::c_int) {
+    if first == end {
+        return;
+    }
+    // SAFETY: this process ends without returning to any owner of these descriptors.
+    let ret = unsafe { libc::syscall(libc::SYS_close_range, first, end - 1, 0) };
+    if check(ret).is_err() {
+        // Before Linux 5.9, or hidden: as far as descriptors go in practice.
+        for fd in first..end.min(CLOSED_WITHOUT_CLOSE_RANGE) {
+            // SAFETY: as above.
+            unsafe { libc::close(fd) };
+        }
+    }
 }
 
 /// Makes a write to a pipe or socket without a reader fail with `EPIPE` instead of killing us.

@@ -37,6 +37,9 @@
 //! - A logger sees the end of its pipes when the container's processes are gone, not at delete.
 //! - `file:` works with a terminal; standard input works with a logger.
 
+mod binary;
+mod child;
+mod copier;
 mod flow;
 mod logger;
 mod open;

@@ -1,8 +1,12 @@
 //! The worker's side: everything is opened here, where opening may take its time.
+//!
+//! The logger is started last, when nothing else of this can fail. It has to see the end of its
+//! pipes when the container's processes are gone, so nobody else keeps a write end.
 
-use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileTypeExt;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt};
+use std::path::Path;
 
 use corten::error::{Doing, Error, Result};
 use corten::process::tty;
@@ -10,6 +14,9 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl, open as open_path};
 use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid, fchown, pipe2};
 
+use super::binary::{Binary, READY};
+use super::child::Child;
+use super::copier;
 use super::uri::{self, Target};
 use super::wires::{Bundle, Role, Wires};
 
@@ -52,11 +59,12 @@ pub enum ProcessEnd {
     Console(OwnedFd),
 }
 
-/// What the shim gets.
+/// What the shim gets. Dropped, it takes its logger along.
 #[derive(Debug, Default)]
 pub struct ShimEnd {
     bundle: Bundle,
     console: Option<OwnedFd>,
+    pub(super) logger: Option<Child>,
 }
 
 impl ShimEnd {
@@ -72,77 +80,178 @@ impl ShimEnd {
         Ok(())
     }
 
-    /// What travels: the words, and the descriptors beside them.
-    pub fn into_parts(self) -> (Wires, Vec<OwnedFd>) {
+    /// What travels: the words, and the descriptors beside them. From here on the logger lives.
+    pub fn into_parts(mut self) -> (Wires, Vec<OwnedFd>) {
+        let mut logger = None;
+        if let Some((pid, pidfd)) = self.logger.and_then(Child::release) {
+            logger = Some(pid.as_raw());
+            self.bundle.add(Role::Logger, pidfd);
+        }
         let (roles, fds) = self.bundle.split();
-        (Wires { roles, logger: None }, fds)
+        (Wires { roles, logger }, fds)
     }
 }
 
-/// Opens the streams of a process. May wait as long as opening a path may.
+/// Opens the streams of a process. May wait as long as opening a path may, and 10 s for a logger.
 ///
 /// # Errors
-/// A usage error for a scheme that is not known; a path that is not there.
+/// A usage error for a scheme that is not known; a path that is not there; a logger that fails.
 pub fn open(request: &Request<'_>) -> Result<Opened> {
     let output = if request.stdout.is_empty() { request.stderr } else { request.stdout };
     let target = Target::parse(output)?;
+    let outlets = outlets(request, &target)?;
     let mut shim = ShimEnd::default();
+    let stdin = stdin(request, &mut shim.bundle)?;
+    let mut logged = Vec::new();
     let process = if request.terminal {
-        terminal(request, &target, &mut shim)?
+        let [outlet, _] = outlets;
+        terminal_output(request, outlet, &mut shim.bundle, &mut logged)?;
+        let (ours, theirs) = tty::pair()?;
+        shim.console = Some(ours);
+        ProcessEnd::Console(theirs)
     } else {
-        ProcessEnd::Streams(pipes(request, &target, &mut shim)?)
+        let [stdout, stderr] = outlets;
+        let roles = [Role::StdoutPipe, Role::StdoutSink, Role::StdoutKeeper];
+        let stdout = output_pipe(request, stdout, roles, &mut shim.bundle, &mut logged)?;
+        let roles = [Role::StderrPipe, Role::StderrSink, Role::StderrKeeper];
+        let stderr = output_pipe(request, stderr, roles, &mut shim.bundle, &mut logged)?;
+        ProcessEnd::Streams([stdin, stdout, stderr])
     };
+    shim.logger = start_logger(request, &target, logged)?;
     Ok(Opened { process, shim })
 }
 
-fn pipes(request: &Request<'_>, _target: &Target, shim: &mut ShimEnd) -> Result<[OwnedFd; 3]> {
-    let stdin = if request.stdin.is_empty() {
-        null()?
-    } else {
-        stdin_fifo(request.stdin, &mut shim.bundle)?;
-        let (theirs, ours) = pipe(request)?;
-        non_blocking(&ours)?;
-        shim.bundle.add(Role::StdinPipe, ours);
-        theirs
-    };
-    let mut output = |uri: &str, [source, sink, keeper]: [Role; 3]| -> Result<OwnedFd> {
-        if uri.is_empty() {
-            return null();
+/// Where one stream of the output goes.
+enum Outlet {
+    Null,
+    Fifo {
+        read_half: OwnedFd,
+        write_half: OwnedFd,
+    },
+    /// A process: the copier, with this file, or the client's program.
+    Logger(Option<OwnedFd>),
+}
+
+/// A stream for a process: the read end of its pipe, and the copier's file.
+type Logged = (OwnedFd, Option<OwnedFd>);
+
+fn outlets(request: &Request<'_>, target: &Target) -> Result<[Outlet; 2]> {
+    let stderr = if request.terminal { "" } else { request.stderr };
+    Ok(match target {
+        Target::Paths => [outlet(request.stdout)?, outlet(stderr)?],
+        Target::Binary { .. } => [Outlet::Logger(None), Outlet::Logger(None)],
+        Target::File(path) => {
+            let file = log_file(path)?;
+            let second = file.try_clone().doing(|| "dup of the log file".to_owned())?;
+            [Outlet::Logger(Some(file)), Outlet::Logger(Some(second))]
         }
-        let (read_half, write_half) = fifo(&uri::path(uri)?)?;
-        let (ours, theirs) = pipe(request)?;
-        non_blocking(&ours)?;
-        shim.bundle.add(source, ours);
-        shim.bundle.add(sink, write_half);
-        shim.bundle.add(keeper, read_half);
-        Ok(theirs)
-    };
-    let roles = [Role::StdoutPipe, Role::StdoutSink, Role::StdoutKeeper];
-    let stdout = output(request.stdout, roles)?;
-    let roles = [Role::StderrPipe, Role::StderrSink, Role::StderrKeeper];
-    let stderr = output(request.stderr, roles)?;
-    Ok([stdin, stdout, stderr])
+    })
 }
 
-fn terminal(request: &Request<'_>, _target: &Target, shim: &mut ShimEnd) -> Result<ProcessEnd> {
-    if !request.stdin.is_empty() {
-        stdin_fifo(request.stdin, &mut shim.bundle)?;
+fn outlet(uri: &str) -> Result<Outlet> {
+    if uri.is_empty() {
+        return Ok(Outlet::Null);
     }
-    if !request.stdout.is_empty() {
-        let (read_half, write_half) = fifo(&uri::path(request.stdout)?)?;
-        shim.bundle.add(Role::StdoutSink, write_half);
-        shim.bundle.add(Role::StdoutKeeper, read_half);
+    let path = uri::path(uri)?;
+    if is_fifo(&path)? {
+        let (read_half, write_half) = fifo(&path)?;
+        return Ok(Outlet::Fifo { read_half, write_half });
     }
-    let (ours, theirs) = tty::pair()?;
-    shim.console = Some(ours);
-    Ok(ProcessEnd::Console(theirs))
+    let file = OpenOptions::new().append(true).open(&path).doing(|| format!("open {path:?}"))?;
+    Ok(Outlet::Logger(Some(file.into())))
 }
 
-fn stdin_fifo(uri: &str, bundle: &mut Bundle) -> Result<()> {
-    let (read_half, write_half) = fifo(&uri::path(uri)?)?;
+fn log_file(path: &str) -> Result<OwnedFd> {
+    let doing = || format!("open log file {path:?}");
+    if let Some(parent) = Path::new(path).parent() {
+        DirBuilder::new().recursive(true).mode(0o755).create(parent).doing(doing)?;
+    }
+    let file = OpenOptions::new().append(true).create(true).mode(0o644).open(path).doing(doing)?;
+    Ok(file.into())
+}
+
+/// The process's standard input; with a terminal, /dev/null that nobody gets.
+fn stdin(request: &Request<'_>, bundle: &mut Bundle) -> Result<OwnedFd> {
+    if request.stdin.is_empty() {
+        return null();
+    }
+    let (read_half, write_half) = fifo(&uri::path(request.stdin)?)?;
     bundle.add(Role::StdinFifo, read_half);
     bundle.add(Role::StdinKeeper, write_half);
+    if request.terminal {
+        return null();
+    }
+    let (theirs, ours) = pipe(request)?;
+    non_blocking(&ours)?;
+    bundle.add(Role::StdinPipe, ours);
+    Ok(theirs)
+}
+
+/// The write end for the process.
+fn output_pipe(
+    request: &Request<'_>,
+    outlet: Outlet,
+    [source, sink, keeper]: [Role; 3],
+    bundle: &mut Bundle,
+    logged: &mut Vec<Logged>,
+) -> Result<OwnedFd> {
+    if matches!(outlet, Outlet::Null) {
+        return null();
+    }
+    let (ours, theirs) = pipe(request)?;
+    match outlet {
+        Outlet::Null => {}
+        Outlet::Logger(file) => logged.push((ours, file)),
+        Outlet::Fifo { read_half, write_half } => {
+            non_blocking(&ours)?;
+            bundle.add(source, ours);
+            bundle.add(sink, write_half);
+            bundle.add(keeper, read_half);
+        }
+    }
+    Ok(theirs)
+}
+
+/// Where the loop copies the terminal to.
+fn terminal_output(
+    request: &Request<'_>,
+    outlet: Outlet,
+    bundle: &mut Bundle,
+    logged: &mut Vec<Logged>,
+) -> Result<()> {
+    match outlet {
+        Outlet::Null => {}
+        Outlet::Fifo { read_half, write_half } => {
+            bundle.add(Role::StdoutSink, write_half);
+            bundle.add(Role::StdoutKeeper, read_half);
+        }
+        Outlet::Logger(file) => {
+            let (theirs, ours) = pipe(request)?;
+            non_blocking(&ours)?;
+            bundle.add(Role::StdoutSink, ours);
+            logged.push((theirs, file));
+        }
+    }
     Ok(())
+}
+
+fn start_logger(
+    request: &Request<'_>,
+    target: &Target,
+    logged: Vec<Logged>,
+) -> Result<Option<Child>> {
+    if let Target::Binary { path, args, must_say_ready } = target {
+        let mut pipes = logged.into_iter().map(|(pipe, _)| pipe);
+        // A terminal is one stream: the program sees the end of the other one at once.
+        let mut next = || pipes.next().map_or_else(|| pipe(request).map(|(end, _)| end), Ok);
+        let streams = [next()?, next()?];
+        let (must_say_ready, id, namespace) = (*must_say_ready, request.id, request.namespace);
+        let binary = Binary { path, args, must_say_ready, id, namespace, patience: READY };
+        return binary.start(streams).map(Some);
+    }
+    let streams: Vec<copier::Stream> =
+        logged.into_iter().filter_map(|(pipe, file)| Some((pipe, file?))).collect();
+    if streams.is_empty() { Ok(None) } else { copier::start(&streams).map(Some) }
 }
 
 /// Both halves of a FIFO. Neither waits for a client: the read half never does without blocking,
@@ -153,11 +262,16 @@ fn fifo(path: &str) -> Result<(OwnedFd, OwnedFd)> {
         let flags = flags | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         open_path(path, flags, Mode::empty()).doing(doing)
     };
-    // Looked at first: opening a device can have effects.
-    if !std::fs::metadata(path).doing(doing)?.file_type().is_fifo() {
+    if !is_fifo(path)? {
         return Err(Error::Failed(format!("{}: it is not one", doing())));
     }
     Ok((half(OFlag::O_RDONLY)?, half(OFlag::O_WRONLY)?))
+}
+
+/// Looked at first: opening a device can have effects.
+fn is_fifo(path: &str) -> Result<bool> {
+    let stat = std::fs::metadata(path).doing(|| format!("open {path:?}"))?;
+    Ok(stat.file_type().is_fifo())
 }
 
 /// A pipe that the container's user may open again by /dev/stdout.
@@ -173,11 +287,9 @@ fn pipe(request: &Request<'_>) -> Result<(OwnedFd, OwnedFd)> {
 
 /// Only our own end: the other one has an open file description of its own.
 fn non_blocking(end: &OwnedFd) -> Result<()> {
-    let set = |fd: BorrowedFd<'_>| {
-        let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
-        fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))
-    };
-    set(end.as_fd()).doing(|| "make a pipe non-blocking".to_owned()).map(drop)
+    let doing = || "make a pipe non-blocking".to_owned();
+    let flags = OFlag::from_bits_retain(fcntl(end, FcntlArg::F_GETFL).doing(doing)?);
+    fcntl(end, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).doing(doing).map(drop)
 }
 
 fn null() -> Result<OwnedFd> {

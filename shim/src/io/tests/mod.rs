@@ -1,6 +1,7 @@
 //! With real FIFOs, pipes and terminals, and a loop as small as can be.
 
 mod fifos;
+mod loggers;
 mod terminals;
 
 use std::fs::{File, OpenOptions};
@@ -11,7 +12,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use nix::sys::stat::{Mode, fstat};
-use nix::unistd::mkfifo;
+use nix::unistd::{Pid, mkfifo};
 
 use super::*;
 

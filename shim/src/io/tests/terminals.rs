@@ -12,7 +12,7 @@ fn start(client: &Client, cooked: bool) -> (Rig, File) {
     start_with(&Request { stdin: &stdin, stdout: &stdout, ..Request::default() }, cooked)
 }
 
-fn start_with(request: &Request<'_>, cooked: bool) -> (Rig, File) {
+pub(super) fn start_with(request: &Request<'_>, cooked: bool) -> (Rig, File) {
     let Opened { process, mut shim } = open(&Request { terminal: true, ..*request }).unwrap();
     let ProcessEnd::Console(socket) = process else { panic!("streams") };
     let pty = openpty(None, None).unwrap();
