@@ -105,7 +105,8 @@ impl Watch {
         Ok(increase)
     }
 
-    /// The same, asked without a reason: before an exit is published. 0 when the group has gone.
+    /// The same, when nothing was ready: before an exit is published. ([`Watch::turn`] will do as
+    /// well.) 0 when the group has gone.
     ///
     /// # Errors
     /// The errno of reading the counter.
@@ -167,22 +168,26 @@ impl Notice {
             Ok(times) => {
                 self.expected += times;
                 self.looks = 0;
+                self.again = None;
             }
             Err(Errno::EAGAIN) => {}
             Err(errno) => return Err(errno).doing(|| "read an eventfd".to_owned()),
         }
-        // Expired or not: the next is set by what is found now.
-        self.again = None;
+        // One that has not expired stays: exits make us look more often, not for a shorter time.
+        if self.again.as_ref().is_some_and(|timer| timer.get().wait() != Err(Errno::EAGAIN)) {
+            self.again = None;
+        }
         Ok(())
     }
 
     /// Looks again later, unless all that was told has been found.
     fn found(&mut self, increase: u64) -> Result<()> {
         self.expected = self.expected.saturating_sub(increase);
-        if self.looks == LOOKS {
+        if self.expected == 0 {
+            self.again = None;
+        } else if self.again.is_none() && self.looks == LOOKS {
             self.expected = 0;
-        }
-        if self.expected > 0 {
+        } else if self.again.is_none() {
             let timer = TimerFd::new(
                 ClockId::CLOCK_MONOTONIC,
                 TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC,
