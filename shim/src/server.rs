@@ -31,7 +31,7 @@ use crate::io::Logger;
 use crate::poll::{Interest, Poller, Token, Watched};
 use crate::service::Job;
 use crate::transport::{Connection, Listener, Status};
-use crate::worker::Worker;
+use crate::worker::{Failure, Worker};
 
 /// What the shim was started with. Its working directory is the first container's bundle.
 #[derive(Debug)]
@@ -127,6 +127,8 @@ pub struct Working {
     pub worker: Worker,
     /// Whose container, and what to do at the end; none when the end was already told.
     pub job: Option<Job>,
+    /// Why it was killed, when its time was over.
+    pub gave_up: Option<Failure>,
 }
 
 /// The shim.

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType,
-    UnixAddr, accept4, bind, connect, listen, recvmsg, sendmsg, socket, socketpair,
+    UnixAddr, accept4, bind, connect, listen, recv, recvmsg, sendmsg, socket, socketpair,
 };
 
 /// The most descriptors that one message carries here; the kernel's limit is 253 (`SCM_MAX_FD`).
@@ -73,6 +73,19 @@ pub fn receive(from: impl AsFd, buffer: &mut [u8]) -> Result<(usize, Vec<OwnedFd
         return Err(Errno::EMSGSIZE);
     }
     Ok((message.bytes, fds))
+}
+
+/// How long the next message is, without taking it; 0 at end of file.
+///
+/// # Errors
+/// `EAGAIN` when there is none and the socket does not wait.
+pub fn next_length(from: impl AsFd) -> Result<usize, Errno> {
+    loop {
+        match recv(from.as_fd().as_raw_fd(), &mut [], MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC) {
+            Err(Errno::EINTR) => {}
+            other => return other,
+        }
+    }
 }
 
 /// A path below `dir` as a socket address, however long the directory's own path is: an address

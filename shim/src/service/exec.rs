@@ -19,7 +19,9 @@ impl Shim {
         if exec_id.is_empty() {
             return Err(invalid("exec: the exec id is empty".to_owned()));
         }
-        let spec = String::from_utf8(request.spec.into_option().unwrap_or_default().value)
+        let spec = request.spec.into_option();
+        let spec = spec.ok_or_else(|| invalid("exec: no process spec".to_owned()))?;
+        let spec = String::from_utf8(spec.value)
             .map_err(|_| invalid("exec: the process is not UTF-8".to_owned()))?;
         if let Err(error) = serde_json::from_str::<IgnoredAny>(&spec) {
             return Err(invalid(format!("exec: the process is not JSON: {error}")));

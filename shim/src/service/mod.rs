@@ -136,7 +136,7 @@ impl Shim {
         let number = self.number();
         let worker = Worker::begin(task, &self.poller, Source::Worker(number).token());
         let worker = worker.map_err(|error| Status::from(Failure::from(error)))?;
-        self.workers.insert(number, Working { worker, job: Some(job) });
+        self.workers.insert(number, Working { worker, job: Some(job), gave_up: None });
         self.set_alarm(Alarm::Worker(number), limit);
         Ok(())
     }
@@ -164,13 +164,13 @@ impl Shim {
     }
 
     fn notice_end(&mut self, number: u64) {
-        let Some(exit) = self.workers.get(&number).and_then(|working| working.worker.ended())
-        else {
-            return;
-        };
+        let Some(working) = self.workers.get_mut(&number) else { return };
+        let Some(exit) = working.worker.ended() else { return };
+        let words =
+            format!("{}: the worker ended without an answer ({exit:?})", working.worker.doing);
+        let why = working.gave_up.take().unwrap_or_else(|| Failure::new(Code::Unknown, words));
         self.clear_alarm(Alarm::Worker(number));
-        let words = format!("the shim's worker ended without an answer ({exit:?})");
-        self.died(number, Failure::new(Code::Unknown, words));
+        self.died(number, why);
         self.workers.remove(&number);
         for stranger in std::mem::take(&mut self.strangers) {
             self.process_ended(stranger);
@@ -180,7 +180,8 @@ impl Shim {
         }
     }
 
-    /// A worker's time is over: it is killed, and its caller told what it waited for.
+    /// A worker's time is over: it is killed, and everyone who waits for it is told what it waited
+    /// for, even if it can't be killed now.
     pub fn give_up(&mut self, number: u64) {
         let Some(working) = self.workers.get_mut(&number) else { return };
         let worker = &working.worker;
@@ -190,11 +191,21 @@ impl Shim {
             worker.since.elapsed().as_secs_f64(),
             waiting::what_it_waits_for(worker.pid())
         );
-        worker.kill();
-        let reply = working.job.as_mut().and_then(|job| job.reply.take());
         tracing::warn!("{words}");
-        if let Some(reply) = reply {
-            self.answer(reply, Err(Status::new(Code::DeadlineExceeded, words)));
+        worker.kill();
+        let failure = Failure::new(Code::DeadlineExceeded, words);
+        working.gave_up = Some(failure.clone());
+        let mut replies = Vec::new();
+        if let Some(job) = &mut working.job {
+            replies.extend(job.reply.take());
+            if matches!(job.then, Then::Deleted)
+                && let Some(container) = self.containers.get_mut(&job.id)
+            {
+                replies.append(container.init.deletion.get_or_insert_default());
+            }
+        }
+        for reply in replies {
+            self.answer(reply, Err(failure.clone().into()));
         }
     }
 

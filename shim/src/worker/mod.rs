@@ -45,8 +45,8 @@ const PATH: &CStr = c"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sb
 /// Where a sealed worker finds its socket and its task.
 const SOCKET: i32 = 3;
 const TASK: i32 = 4;
-/// The longest message; errors are cut to fit.
-const MESSAGE: usize = 64 << 10;
+/// The longest words of a failure; a message may have more than ten times that.
+const WORDS: usize = 8 << 10;
 
 /// A running worker.
 #[derive(Debug)]
@@ -87,14 +87,17 @@ impl Worker {
     /// The next thing it has said, with its descriptors; none when it has said no more so far.
     pub fn hear(&mut self) -> Option<(Said, Vec<OwnedFd>)> {
         let socket = self.socket.as_ref()?;
-        let mut buffer = vec![0; MESSAGE];
-        match sys::socket::receive(socket, &mut buffer) {
+        let received = sys::socket::next_length(socket).and_then(|length| {
+            let mut buffer = vec![0; length];
+            sys::socket::receive(socket, &mut buffer).map(|(length, fds)| (length, fds, buffer))
+        });
+        match received {
             Err(Errno::EAGAIN) => None,
-            Ok((0, _)) | Err(_) => {
+            Ok((0, ..)) | Err(_) => {
                 self.socket = None;
                 None
             }
-            Ok((length, fds)) => match serde_json::from_slice(&buffer[..length]) {
+            Ok((length, fds, buffer)) => match serde_json::from_slice(&buffer[..length]) {
                 Ok(said) => Some((said, fds)),
                 Err(error) => {
                     let words = format!("a worker's message: {error}");

@@ -18,7 +18,7 @@ use corten::{create, delete, exec, kill, pause, spec, sys, update};
 use protobuf::well_known_types::any::Any;
 
 use super::task::{Born, Create, Exec, Failure, Said, Task, Verb};
-use super::{MESSAGE, SOCKET, TASK};
+use super::{SOCKET, TASK, WORDS};
 use crate::container::Stdio;
 use crate::io::{self, ProcessEnd, ShimEnd, Wires};
 use crate::options::Options;
@@ -60,18 +60,15 @@ pub fn carry_out(task: Task) -> ! {
 /// Says why it could not be done.
 pub fn fail(socket: &OwnedFd, error: Error) -> ! {
     let mut failure = Failure::from(error);
-    if failure.message.len() > MESSAGE / 8 {
-        let end = failure.message.floor_char_boundary(MESSAGE / 8);
-        failure.message.truncate(end);
-    }
+    let end = failure.message.floor_char_boundary(WORDS);
+    failure.message.truncate(end);
     say(socket, &Said::Failed(failure), &[]);
     exit_now(1)
 }
 
 fn say(socket: &OwnedFd, said: &Said, fds: &[BorrowedFd<'_>]) {
-    let lines = log::take();
-    if !lines.is_empty() {
-        send(socket, &Said::Log(lines), &[]);
+    for line in log::take() {
+        send(socket, &Said::Log(vec![line]), &[]);
     }
     send(socket, said, fds);
 }
