@@ -1,7 +1,7 @@
 //! A bundle in a directory of its own, and the shim run in it.
 #![allow(dead_code, reason = "each test program uses a part")]
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -58,8 +58,13 @@ impl Bundle {
 
     /// What containerd 2.3 sends to `start`.
     pub fn params(&self) -> Vec<u8> {
+        self.params_of("demo")
+    }
+
+    /// The same for another container beside it.
+    pub fn params_of(&self, id: &str) -> Vec<u8> {
         let params = BootstrapParams {
-            instance_id: "demo".to_owned(),
+            instance_id: id.to_owned(),
             namespace: NAMESPACE.to_owned(),
             containerd_grpc_address: self.grpc_address(),
             socket_dir: Some(self.socket_dir().to_str().unwrap().to_owned()),
@@ -76,12 +81,24 @@ impl Bundle {
         self.run(&self.params(), &words)
     }
 
+    /// `start` for another container beside this one, with the same config, not yet run.
+    pub fn start_beside(&self, id: &str) -> Command {
+        let bundle = self.0.path().join(id);
+        fs::create_dir(&bundle).unwrap();
+        fs::copy(self.path().join("config.json"), bundle.join("config.json")).unwrap();
+        let params = self.0.path().join(format!("{id}.params"));
+        fs::write(&params, self.params_of(id)).unwrap();
+        let mut command = self.command(&["-namespace", NAMESPACE, "-id", id, "start"]);
+        command.current_dir(bundle).stdin(fs::File::open(params).unwrap());
+        command
+    }
+
     /// The shim with these words, in the bundle.
     pub fn run(&self, stdin: &[u8], words: &[&str]) -> Output {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(stdin).unwrap();
         file.rewind().unwrap();
-        self.command(words).stdin(File::from(file)).output().unwrap()
+        self.command(words).stdin(file).output().unwrap()
     }
 
     /// The same, not yet run.
