@@ -3,7 +3,17 @@
 //! Each comment is a promise of the shim contract. `SHIM=/usr/bin/containerd-shim-runc-v2` runs the
 //! reference; what it is known to do otherwise is skipped there, with the reason.
 
+mod errors;
+mod events;
+mod exec;
+mod exits;
 mod lifecycle;
+mod loggers;
+mod options;
+mod resources;
+mod rootfs;
+mod stdio;
+mod terminal;
 
 use std::process::ExitCode;
 
@@ -22,6 +32,18 @@ fn main() -> ExitCode {
 }
 
 fn trials() -> Vec<Trial> {
-    let groups: &[(&str, &[shim::Case])] = &[("lifecycle", lifecycle::TESTS)];
+    let groups: &[(&str, &[shim::Case])] = &[
+        ("lifecycle", lifecycle::TESTS),
+        ("errors", errors::TESTS),
+        ("exec", exec::TESTS),
+        ("events", events::TESTS),
+        ("exits", exits::TESTS),
+        ("stdio", stdio::TESTS),
+        ("terminal", terminal::TESTS),
+        ("loggers", loggers::TESTS),
+        ("rootfs", rootfs::TESTS),
+        ("options", options::TESTS),
+        ("resources", resources::TESTS),
+    ];
     groups.iter().flat_map(|(group, cases)| shim::trials(group, cases)).collect()
 }
