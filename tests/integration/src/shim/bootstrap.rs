@@ -109,7 +109,7 @@ pub struct Reply {
 
 impl Reply {
     /// As containerd 2.3 does it: protobuf, then JSON, then text.
-    fn parse(raw: Vec<u8>) -> Result<Self, Stop> {
+    pub fn parse(raw: Vec<u8>) -> Result<Self, Stop> {
         let text = String::from_utf8_lossy(&raw).into_owned();
         if let Ok(json) = serde_json::from_str::<Value>(&text) {
             let word = |name: &str| json[name].as_str().unwrap_or_default().to_owned();
@@ -177,7 +177,6 @@ pub fn execute(
     boot: &Boot,
     combined: bool,
 ) -> Result<Executed, Stop> {
-    let begun = Instant::now();
     let mut command = Command::new(&world.shim);
     command
         .args(["-namespace", &world.namespace, "-address", &world.grpc])
@@ -189,6 +188,12 @@ pub fn execute(
     if let Some(files) = boot.files {
         limit_files(&mut command, files);
     }
+    run(command, input, combined)
+}
+
+/// Runs a command until it has ended and its streams have ended too.
+pub fn run(mut command: Command, input: &[u8], combined: bool) -> Result<Executed, Stop> {
+    let begun = Instant::now();
     let (out, writer) = std::io::pipe()?;
     let (err, other) = std::io::pipe()?;
     let second = if combined { writer.try_clone()? } else { other.try_clone()? };
@@ -204,13 +209,14 @@ pub fn execute(
     let out = collected(out, "standard output");
     let err = collected(err, "standard error");
     let Some(status) = command::wait(&mut child, PATIENCE)? else {
-        return Err(Stop::Fail(format!("{words:?} did not end within {PATIENCE:?}")));
+        return Err(Stop::Fail(format!("the shim's command did not end within {PATIENCE:?}")));
     };
     let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
     Ok(Executed { code, stdout: out()?, stderr: err()?, took: begun.elapsed() })
 }
 
-fn environment(world: &World, boot: &Boot) -> Vec<(String, String)> {
+/// The environment that the daemon gives.
+pub fn environment(world: &World, boot: &Boot) -> Vec<(String, String)> {
     let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     let mut all = vec![
         pair("PATH", &sandbox().path()),

@@ -75,8 +75,18 @@ impl Reader {
     }
 
     /// Closes the reading end.
-    pub fn close(mut self) {
-        self.leave();
+    pub fn close(self) {
+        self.stop();
+    }
+
+    /// Closes the reading end of a reader that is still asked for what it has read.
+    pub fn stop(&self) {
+        self.seen.leave.store(true, Ordering::Release);
+        // The thread looks every 20 ms.
+        eventually("the reader leaves", PATIENCE, || {
+            Ok(self.thread.as_ref().is_none_or(JoinHandle::is_finished))
+        })
+        .ok();
     }
 
     fn leave(&mut self) {

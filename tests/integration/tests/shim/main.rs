@@ -3,13 +3,21 @@
 //! Each comment is a promise of the shim contract. `SHIM=/usr/bin/containerd-shim-runc-v2` runs the
 //! reference; what it is known to do otherwise is skipped there, with the reason.
 
+mod abuse;
+mod bootstrap;
+mod crash;
+mod delivery;
 mod errors;
 mod events;
 mod exec;
 mod exits;
+mod golden;
+mod groups;
+mod hangs;
 mod lifecycle;
 mod loggers;
 mod options;
+mod ordinary;
 mod resources;
 mod rootfs;
 mod stdio;
@@ -44,6 +52,14 @@ fn trials() -> Vec<Trial> {
         ("rootfs", rootfs::TESTS),
         ("options", options::TESTS),
         ("resources", resources::TESTS),
+        ("bootstrap", bootstrap::TESTS),
+        ("groups", groups::TESTS),
+        ("crash", crash::TESTS),
+        ("hangs", hangs::TESTS),
+        ("abuse", abuse::TESTS),
+        ("delivery", delivery::TESTS),
+        ("ordinary", ordinary::TESTS),
+        ("golden", golden::TESTS),
     ];
     groups.iter().flat_map(|(group, cases)| shim::trials(group, cases)).collect()
 }

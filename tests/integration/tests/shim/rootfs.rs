@@ -229,6 +229,7 @@ fn many_lower_layers(world: &World) -> Verdict {
 
 /// What was mounted over the root later goes too.
 fn mounted_again_inside(world: &World) -> Verdict {
+    world.reference_deviates("1.6 does not unmount what is below")?;
     let (bundle, image) = moved(world, "exec sleep 1000")?;
     let source = image.display().to_string();
     let task = mounted(world, bundle, vec![request::mount("bind", &source, "", &["rbind", "rw"])])?;
