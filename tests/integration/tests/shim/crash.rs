@@ -276,8 +276,7 @@ fn the_runtime_was_killed(world: &World) -> Verdict {
     let creating = task.client.creating(&task.request());
     let child = |name: &str| {
         let all = processes();
-        let found = all.iter().find(|(_, line)| line.contains(name)).map(|(pid, _)| *pid);
-        found
+        all.iter().find(|(_, line)| line.contains(name)).map(|(pid, _)| *pid)
     };
     eventually("the hook runs", PATIENCE, || Ok(child("(sleep)").is_some()))?;
     let hook = child("(sleep)").ok_or("no hook")?;

@@ -63,7 +63,7 @@ fn ten_megabytes_out(world: &World) -> Verdict {
 /// 10 MB in and out again, exactly these.
 fn ten_megabytes_through(world: &World) -> Verdict {
     let (task, fifos) = world.piped("cat")?;
-    let bytes: Vec<u8> = (0..10_000_000_u32).map(|number| (number * 7 >> 3) as u8).collect();
+    let bytes: Vec<u8> = (0..10_000_000_u32).map(|number| ((number * 7) >> 3) as u8).collect();
     let mut stdin = fifos.stdin()?;
     let input = bytes.clone();
     let writer = std::thread::spawn(move || stdin.write_all(&input));
