@@ -79,10 +79,14 @@ impl Run {
         self
     }
 
+    /// The command line as words.
+    pub fn words(&self) -> impl Iterator<Item = String> {
+        self.words.iter().map(|word| word.to_string_lossy().into_owned())
+    }
+
     /// The command line as text.
     pub fn line(&self) -> String {
-        let words: Vec<_> = self.words.iter().map(|word| word.to_string_lossy()).collect();
-        words.join(" ")
+        self.words().collect::<Vec<_>>().join(" ")
     }
 
     /// The bare command, for callers that connect its streams themselves.

@@ -21,6 +21,7 @@ use nix::unistd::Pid;
 
 use super::client::unique;
 use super::command::{Outcome, Run};
+use super::cri::grpc;
 use super::daemon::Daemon;
 use super::sandbox::Sandbox;
 use super::terminal::Terminal;
@@ -220,11 +221,23 @@ impl Containerd {
         self.ctr(words).ok()
     }
 
+    /// Calls a gRPC method of the daemon, for what `ctr` has no verb.
+    pub fn call(&self, method: &str, body: &[u8]) -> Result<grpc::Reply, Stop> {
+        let headers = [("containerd-namespace", self.namespace.as_str())];
+        grpc::call_with(&self.socket(), method, &headers, body, Duration::from_secs(30))
+    }
+
     /// A name for a container of this containerd, so that its traces are looked for.
     pub fn id(&self) -> Result<String, Stop> {
         let id = unique("ctr");
         self.ids.lock()?.insert(id.clone());
         Ok(id)
+    }
+
+    /// Removes the FIFOs that `ctr` made for a task that it will never see again.
+    pub fn forget_streams(&self, id: &str) -> Verdict {
+        let name = format!("{id}-*");
+        Run::new("find").args(["/run/containerd/fifo", "-name", &name, "-delete"]).ok().map(drop)
     }
 
     /// A new directory for a test's files.
@@ -257,7 +270,8 @@ impl Containerd {
 
     /// `container create`, without a task.
     pub fn created(&self, options: &[&str], words: &[&str]) -> Result<Container<'_>, Stop> {
-        self.container(&["container", "create"], options, words)
+        // `container create` takes what looks like an option for one wherever it stands.
+        self.container(&["container", "create"], &[options, &["--"]].concat(), words)
     }
 
     fn container(

@@ -50,6 +50,9 @@ fn socket(sandbox: &Sandbox) -> PathBuf {
     sandbox.dir.join("containerd.sock")
 }
 
+/// A test of one daemon.
+pub type Test = fn(&Docker) -> Verdict;
+
 /// One dockerd and its client.
 #[derive(Debug)]
 pub struct Docker {
@@ -160,4 +163,11 @@ fn server(sandbox: &Sandbox, name: &str, dir: &Path, options: &[String]) -> Run 
         .arg("--cgroup-parent")
         .arg(&sandbox.cgroup)
         .args(options)
+}
+
+/// This root's capabilities, without those that are younger than Docker 20.10.
+pub fn all_capabilities() -> Result<String, Stop> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let own = status.lines().find_map(|line| line.strip_prefix("CapEff:\t")).unwrap_or_default();
+    Ok(format!("{:016x}", u64::from_str_radix(own, 16)? & ((1 << 38) - 1)))
 }

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use corten_integration::managers::docker::Docker;
+use corten_integration::managers::docker::{Docker, Test, all_capabilities};
 use corten_integration::managers::{Verdict, check, contains, eventually, same};
 
-pub(crate) const TESTS: &[(&str, crate::Test)] = &[
+pub(crate) const TESTS: &[(&str, Test)] = &[
     ("streams_and_code", streams_and_code),
     ("standard_input", standard_input),
     ("terminal", terminal),
@@ -166,7 +166,7 @@ fn privileged(docker: &Docker) -> Verdict {
         let why = "runc demands every capability, this host's root lacks some";
         return Err(corten_integration::managers::Stop::Skip(why.into()));
     }
-    let wanted = crate::security::all_that_docker_knows()?;
+    let wanted = all_capabilities()?;
     contains("capabilities", &ended.stdout, &format!("CapEff:\t{wanted}"))?;
     // The filter stays the container's, so something that it lets through.
     let words = ["ip", "link", "set", "lo", "down"];

@@ -1,10 +1,10 @@
 //! What goes wrong is said, and leaves nothing that stands in the way.
 
 use corten_integration::managers::client::unique;
-use corten_integration::managers::docker::{Docker, RUNTIME};
+use corten_integration::managers::docker::{Docker, RUNTIME, Test};
 use corten_integration::managers::{Verdict, check, contains, image, lacks, same};
 
-pub(crate) const TESTS: &[(&str, crate::Test)] = &[
+pub(crate) const TESTS: &[(&str, Test)] = &[
     ("daemon_knows_the_runtime", daemon_knows_the_runtime),
     ("failed_start_can_be_repaired", failed_start_can_be_repaired),
     ("bad_mount", bad_mount),

@@ -3,10 +3,10 @@
 use std::fs;
 
 use corten_integration::managers::client::unique;
-use corten_integration::managers::docker::Docker;
+use corten_integration::managers::docker::{Docker, Test};
 use corten_integration::managers::{Verdict, contains, lacks, same};
 
-pub(crate) const TESTS: &[(&str, crate::Test)] = &[
+pub(crate) const TESTS: &[(&str, Test)] = &[
     ("commit", commit),
     ("diff", diff),
     ("copy", copy),

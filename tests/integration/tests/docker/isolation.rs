@@ -2,10 +2,10 @@
 
 use std::fs;
 
-use corten_integration::managers::docker::Docker;
+use corten_integration::managers::docker::{Docker, Test};
 use corten_integration::managers::{Verdict, check, contains, lacks, same};
 
-pub(crate) const TESTS: &[(&str, crate::Test)] = &[
+pub(crate) const TESTS: &[(&str, Test)] = &[
     ("own_namespaces", own_namespaces),
     ("pid_host", pid_host),
     ("pid_container", pid_container),

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use corten_integration::managers::docker::Docker;
+use corten_integration::managers::docker::{Docker, Test};
 use corten_integration::managers::{Verdict, check, contains, eventually, image, lacks, same};
 
-pub(crate) const TESTS: &[(&str, crate::Test)] = &[
+pub(crate) const TESTS: &[(&str, Test)] = &[
     ("create_and_start", create_and_start),
     ("attach", attach),
     ("attach_terminal", attach_terminal),
@@ -271,4 +271,30 @@ fn orphans_end(docker: &Docker) -> Verdict {
     })?;
     let again = docker.ok(&["run", "--rm", "--network", "none", image::NAME, "echo", "fine"])?;
     same("the daemon is fine", &again, "fine")
+}
+
+/// With `--live-restore` containers outlive a daemon that is killed, and their end is not lost.
+pub(crate) fn survives_the_daemon(docker: &mut Docker) -> Verdict {
+    let name = "survivor";
+    let run = [
+        "run",
+        "-d",
+        "--name",
+        name,
+        "--network",
+        "none",
+        "bb",
+        "sh",
+        "-c",
+        "until [ -e /go ]; do sleep 0.05; done; exit 23",
+    ];
+    docker.ok(&run)?;
+    let pid = docker.ok(&["inspect", "-f", "{{.State.Pid}}", name])?;
+    docker.crash_and_restart()?;
+    let again = docker.ok(&["inspect", "-f", "{{.State.Pid}} {{.State.Running}}", name])?;
+    same("still running", &again, &format!("{pid} true"))?;
+    check(std::fs::exists(format!("/proc/{pid}"))?, "its process is gone")?;
+    docker.ok(&["exec", name, "touch", "/go"])?;
+    same("exit code", &docker.ok(&["wait", name])?, "23")?;
+    docker.ok(&["rm", name]).map(drop)
 }

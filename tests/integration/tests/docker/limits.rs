@@ -1,9 +1,9 @@
 //! Resources: what a container may use, and that changes reach a running one.
 
-use corten_integration::managers::docker::Docker;
+use corten_integration::managers::docker::{Docker, Test};
 use corten_integration::managers::{Stop, Verdict, check, contains, same};
 
-pub(crate) const TESTS: &[(&str, crate::Test)] = &[
+pub(crate) const TESTS: &[(&str, Test)] = &[
     ("cgroup_path", cgroup_path),
     ("memory", memory),
     ("memory_exceeded", memory_exceeded),

@@ -20,14 +20,12 @@ use std::sync::{Mutex, PoisonError, RwLock};
 
 use corten_integration::managers::command::Run;
 use corten_integration::managers::daemon::Daemon;
-use corten_integration::managers::docker::{self, Docker};
+use corten_integration::managers::docker::{self, Docker, Test};
 use corten_integration::managers::sandbox::{self, Sandbox, Suite, USER};
-use corten_integration::managers::{Stop, Verdict, image};
+use corten_integration::managers::{Stop, image};
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 
-/// A test of the ordinary daemon.
-type Test = fn(&Docker) -> Verdict;
 /// A name, the daemon that the tests need, and the tests.
 type Group = (&'static str, &'static RwLock<Option<Docker>>, &'static [(&'static str, Test)]);
 
@@ -103,7 +101,7 @@ fn trials() -> Vec<Trial> {
     }
     all.push(corten_integration::managers::trial("userns", "survives_the_daemon", || {
         let mut daemon = REMAP.write()?;
-        userns::survives_the_daemon(daemon.as_mut().ok_or("the daemon is not running")?)
+        lifecycle::survives_the_daemon(daemon.as_mut().ok_or("the daemon is not running")?)
     }));
     all
 }

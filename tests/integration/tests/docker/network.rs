@@ -5,10 +5,10 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use corten_integration::managers::client::unique;
-use corten_integration::managers::docker::Docker;
+use corten_integration::managers::docker::{Docker, Test};
 use corten_integration::managers::{Verdict, check, contains, eventually, lacks, same};
 
-pub(crate) const TESTS: &[(&str, crate::Test)] = &[
+pub(crate) const TESTS: &[(&str, Test)] = &[
     ("none", none),
     ("host", host),
     ("bridge", bridge),

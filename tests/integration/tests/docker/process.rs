@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use corten_integration::managers::client::unique;
-use corten_integration::managers::docker::Docker;
+use corten_integration::managers::docker::{Docker, Test};
 use corten_integration::managers::{Verdict, check, contains, eventually, image, lacks, same};
 use nix::sys::signal::{Signal, kill};
 
-pub(crate) const TESTS: &[(&str, crate::Test)] = &[
+pub(crate) const TESTS: &[(&str, Test)] = &[
     ("detached", detached),
     ("standard_streams", standard_streams),
     ("standard_input", standard_input),

@@ -1,9 +1,9 @@
 //! Capabilities, seccomp, no_new_privileges, devices, privileged containers.
 
-use corten_integration::managers::docker::Docker;
+use corten_integration::managers::docker::{Docker, Test, all_capabilities};
 use corten_integration::managers::{Stop, Verdict, check, contains, lacks, same};
 
-pub(crate) const TESTS: &[(&str, crate::Test)] = &[
+pub(crate) const TESTS: &[(&str, Test)] = &[
     ("capabilities_default", capabilities_default),
     ("capabilities_changed", capabilities_changed),
     ("capabilities_of_a_user", capabilities_of_a_user),
@@ -89,15 +89,9 @@ fn powerful(docker: &Docker, script: &str) -> Result<String, Stop> {
     Ok(ended.stdout)
 }
 
-/// This root's capabilities, without those that are younger than Docker 20.10.
-pub(crate) fn all_that_docker_knows() -> Result<String, Stop> {
-    let own = set(&std::fs::read_to_string("/proc/self/status")?, "CapEff")?;
-    Ok(format!("{:016x}", u64::from_str_radix(&own, 16)? & ((1 << 38) - 1)))
-}
-
 fn privileged(docker: &Docker) -> Verdict {
     let seen = powerful(docker, "cat /proc/self/status; cat /proc/self/mountinfo")?;
-    same("capabilities", &set(&seen, "CapEff")?, &all_that_docker_knows()?)?;
+    same("capabilities", &set(&seen, "CapEff")?, &all_capabilities()?)?;
     same("seccomp", &set(&seen, "Seccomp")?, "0")?;
     let writable = |target: &str| seen.lines().any(|line| line.contains(&format!(" {target} rw,")));
     check(writable("/sys"), "/sys is not writable")?;

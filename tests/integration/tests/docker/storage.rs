@@ -5,11 +5,11 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use corten_integration::managers::client::unique;
-use corten_integration::managers::docker::Docker;
+use corten_integration::managers::docker::{Docker, Test};
 use corten_integration::managers::{Stop, Verdict, check, contains, lacks, same};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-pub(crate) const TESTS: &[(&str, crate::Test)] = &[
+pub(crate) const TESTS: &[(&str, Test)] = &[
     ("writable_layers_are_separate", writable_layers_are_separate),
     ("read_only", read_only),
     ("read_only_with_tmpfs", read_only_with_tmpfs),

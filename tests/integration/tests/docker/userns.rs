@@ -3,11 +3,11 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 
-use corten_integration::managers::docker::Docker;
+use corten_integration::managers::docker::{Docker, Test};
 use corten_integration::managers::sandbox::SUBID;
-use corten_integration::managers::{Verdict, check, contains, lacks, same};
+use corten_integration::managers::{Verdict, contains, lacks, same};
 
-pub(crate) const TESTS: &[(&str, crate::Test)] = &[
+pub(crate) const TESTS: &[(&str, Test)] = &[
     ("maps", maps),
     ("process_outside", process_outside),
     ("file_owners", file_owners),
@@ -185,30 +185,4 @@ fn lifecycle(docker: &Docker) -> Verdict {
     container.does("start")?;
     container.does("kill")?;
     same("exit code", &container.wait()?, &137)
-}
-
-/// With `--live-restore` containers outlive a daemon that is killed, and their end is not lost.
-pub(crate) fn survives_the_daemon(docker: &mut Docker) -> Verdict {
-    let name = "survivor";
-    let run = [
-        "run",
-        "-d",
-        "--name",
-        name,
-        "--network",
-        "none",
-        "bb",
-        "sh",
-        "-c",
-        "until [ -e /go ]; do sleep 0.05; done; exit 23",
-    ];
-    docker.ok(&run)?;
-    let pid = docker.ok(&["inspect", "-f", "{{.State.Pid}}", name])?;
-    docker.crash_and_restart()?;
-    let again = docker.ok(&["inspect", "-f", "{{.State.Pid}} {{.State.Running}}", name])?;
-    same("still running", &again, &format!("{pid} true"))?;
-    check(fs::exists(format!("/proc/{pid}"))?, "its process is gone")?;
-    docker.ok(&["exec", name, "touch", "/go"])?;
-    same("exit code", &docker.ok(&["wait", name])?, "23")?;
-    docker.ok(&["rm", name]).map(drop)
 }

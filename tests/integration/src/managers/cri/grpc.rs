@@ -42,11 +42,22 @@ pub struct Reply {
 
 /// Calls `method` (`/package.Service/Name`) with an encoded message.
 pub fn call(socket: &Path, method: &str, body: &[u8], limit: Duration) -> Result<Reply, Stop> {
+    call_with(socket, method, &[], body, limit)
+}
+
+/// The same with headers of one's own.
+pub fn call_with(
+    socket: &Path,
+    method: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+    limit: Duration,
+) -> Result<Reply, Stop> {
     let stream = UnixStream::connect(socket)
         .map_err(|error| format!("connect to {}: {error}", socket.display()))?;
     let end = Instant::now() + limit;
     let mut connection = Connection { stream, end, method: method.to_owned() };
-    connection.send(method, body)?;
+    connection.send(method, headers, body)?;
     connection.receive()
 }
 
@@ -57,7 +68,7 @@ struct Connection {
 }
 
 impl Connection {
-    fn send(&mut self, method: &str, body: &[u8]) -> Result<(), Stop> {
+    fn send(&mut self, method: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<(), Stop> {
         self.stream.write_all(PREFACE)?;
         // SETTINGS_INITIAL_WINDOW_SIZE, and the same for the connection.
         let wide = 0x4000_0000_u32.to_be_bytes();
@@ -65,14 +76,15 @@ impl Connection {
         self.frame(WINDOW_UPDATE, 0, 0, &wide)?;
         let mut encoder = Encoder::default();
         let mut block = Vec::new();
-        for (name, value) in [
+        let usual = [
             (":method", "POST"),
             (":scheme", "http"),
             (":path", method),
             (":authority", "localhost"),
             ("content-type", "application/grpc"),
             ("te", "trailers"),
-        ] {
+        ];
+        for (name, value) in usual.iter().chain(headers) {
             let field = (name.as_bytes().to_vec(), value.as_bytes().to_vec(), 0);
             encoder.encode(field, &mut block).map_err(|error| format!("{name}: {error:?}"))?;
         }
