@@ -22,6 +22,7 @@ mod streams;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use corten::sys::wait::Exit;
 use protobuf::Message;
 
 use crate::container::{Container, Reply};
@@ -143,6 +144,9 @@ impl Shim {
 
     /// Hears what a worker says, and notices its end.
     pub fn hear(&mut self, number: u64) {
+        // Asked first: what it said before its end can be heard by then. One that ends while it is
+        // heard has its next turn.
+        let ended = self.workers.get(&number).and_then(|working| working.worker.ended());
         while let Some(working) = self.workers.get_mut(&number)
             && let Some((said, fds)) = working.worker.hear()
         {
@@ -160,12 +164,13 @@ impl Shim {
                 Said::Failed(failure) => self.finish(number, Err(failure)),
             }
         }
-        self.notice_end(number);
+        if let Some(exit) = ended {
+            self.notice_end(number, exit);
+        }
     }
 
-    fn notice_end(&mut self, number: u64) {
+    fn notice_end(&mut self, number: u64, exit: Exit) {
         let Some(working) = self.workers.get_mut(&number) else { return };
-        let Some(exit) = working.worker.ended() else { return };
         let words =
             format!("{}: the worker ended without an answer ({exit:?})", working.worker.doing);
         let why = working.gave_up.take().unwrap_or_else(|| Failure::new(Code::Unknown, words));

@@ -107,7 +107,7 @@ impl Worker {
         }
     }
 
-    /// Whether it has ended, and how. To be asked after everything was heard.
+    /// Whether it has ended, and how. To be asked before its last words are heard.
     pub fn ended(&self) -> Option<Exit> {
         wait::ended(&self.pidfd).ok().flatten()
     }
