@@ -227,7 +227,7 @@ fn no_such_directory(cri: &Cri) -> Verdict {
     // A working directory that is missing is made; one that is a file cannot be.
     same("made", &pod.sh("pwd", json!({"working_dir": "/not/yet"}))?, "/not/yet")?;
     let container = pod.create("pwd", json!({"working_dir": "/etc/greeting"}))?;
-    fails_to_start(&container, &["/etc/greeting"])
+    fails_to_start(&container, &["etc/greeting", "not a directory"])
 }
 
 fn remove_created(cri: &Cri) -> Verdict {

@@ -239,10 +239,18 @@ fn config(sandbox: &Sandbox, dir: &Path, socket: &Path, major: u32) -> Result<St
 
 fn handlers(sandbox: &Sandbox, dir: &str, major: u32) -> Result<String, Stop> {
     let kind = sandbox.runtime_type()?;
+    let root = format!("Root = '{dir}/state-of-options'\n");
+    // containerd 1.6 hands over the name of a file; it reads options itself for runc's shim alone.
+    let options = if major < 2 && kind != "io.containerd.runc.v2" {
+        fs::write(format!("{dir}/options.toml"), &root)?;
+        format!("TypeUrl = 'containerd.runc.v1.Options'\nConfigPath = '{dir}/options.toml'\n")
+    } else {
+        root
+    };
     let mut text = format!(
         "[RUNTIMES.{HANDLER}]\nruntime_type = '{kind}'\n\
          [RUNTIMES.{WITH_OPTIONS}]\nruntime_type = '{kind}'\n\
-         [RUNTIMES.{WITH_OPTIONS}.options]\nRoot = '{dir}/state-of-options'\n\
+         [RUNTIMES.{WITH_OPTIONS}.options]\n{options}\
          [RUNTIMES.{OTHER}]\nruntime_type = 'io.containerd.runc.v2'\n\
          [RUNTIMES.{OTHER}.options]\nBinaryName = '/usr/sbin/runc'\n\
          [RUNTIMES.{MISSING}]\nruntime_type = 'io.containerd.nosuchshim.v2'\n"
