@@ -146,7 +146,7 @@ mod tests {
         // As if executed by its first line.
         let script = "echo hook.sh > /proc/$$/comm; sleep 1000; true";
         let own = Own::new("sh", &["-c", script]).unwrap();
-        let phrase = own.becomes(|phrase| phrase.contains("nanosleep"));
+        let phrase = own.becomes(|it| it.contains("do_wait") && it.contains("nanosleep"));
         let start = format!("process {} (hook.sh, /usr/bin/", own.pid());
         assert!(phrase.starts_with(&start), "{phrase}");
         assert!(phrase.contains("sh) sleeping in do_wait, for process "), "{phrase}");

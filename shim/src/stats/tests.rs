@@ -336,14 +336,15 @@ fn v1_memory_has_every_number_of_its_files() {
 #[test]
 fn v1_processor_processes_and_pages() {
     let Some(mut own) = Own::new("cpu") else { return };
-    own.write("cpu.cfs_quota_us", "20000");
+    // So little that it is used up on a busy machine, too.
+    own.write("cpu.cfs_quota_us", "2000");
     own.write("pids.max", "77");
-    own.stopped_shell("i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done");
+    own.stopped_shell("i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done");
     let names = ["cpu.stat", "cpuacct.usage", "cpuacct.stat", "cpuacct.usage_percpu"];
     let (metrics, files) = own.together(&names);
     let (usage, throttling) = (&metrics.cpu.usage, &metrics.cpu.throttling);
     assert_eq!(usage.total, files["cpuacct.usage"].trim().parse::<u64>().unwrap());
-    assert!(usage.total > 10_000_000, "nanoseconds: {}", usage.total);
+    assert!(usage.total > 5_000_000, "nanoseconds: {}", usage.total);
     let stat = lines(&files["cpuacct.stat"]);
     assert_eq!(
         (usage.user, usage.kernel),
@@ -374,7 +375,10 @@ fn v1_processor_processes_and_pages() {
 fn v1_block_devices_have_numbers_and_names() {
     let Some(mut own) = Own::new("blkio") else { return };
     let partitions = std::fs::read_to_string("/proc/partitions").unwrap();
-    let words = partitions.lines().nth(2).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    // Other tests come and go with loop devices.
+    let mut lines =
+        partitions.lines().skip(2).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let words = lines.find(|words| !words[3].starts_with("loop"));
     let Some([major, minor, _, disk]) = words.as_deref() else {
         eprintln!("skipped: no block device");
         return;
