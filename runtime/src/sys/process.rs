@@ -189,3 +189,25 @@ pub fn set_domainname(name: &[u8]) -> Result<(), Errno> {
     // SAFETY: the pointer and the length are those of one slice.
     check(unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) }.into()).map(drop)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::fds::is_open;
+    use crate::sys::testing::in_child;
+
+    #[test]
+    fn what_is_kept_is_open_and_nothing_else() {
+        in_child(|| {
+            let pair = || std::io::pipe().unwrap();
+            let (gone, kept, also_gone, also_kept) = (pair(), pair(), pair(), pair());
+            let keep = [also_kept.0.as_fd(), kept.1.as_fd(), kept.1.as_fd()];
+            let open = keep.map(|fd| fd.as_raw_fd());
+            let _last = (gone, also_gone);
+            end_with_only(&keep, || {
+                let right = (0..1000).all(|fd| is_open(fd) == open.contains(&fd));
+                exit_now(i32::from(!right));
+            });
+        });
+    }
+}

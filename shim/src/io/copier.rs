@@ -2,7 +2,9 @@
 //!
 //! A write to a file can take as long as a disk or a server likes, so it has no place in the loop.
 //! The copier is a fork of the worker with no descriptors but the pipes and the files; it allocates
-//! nothing, and ends by itself at the end of the pipes.
+//! nothing, and ends by itself at the end of the pipes, or when it is told to (SIGTERM) and there is
+//! nothing to read: ppoll(2) is the only place where the signal may come, and there what is ready
+//! comes first.
 //!
 //! Promise: the container is not stopped by a file that can't be written (a full disk): its output
 //! is lost meanwhile, and the file says how much when it can be written again.
@@ -14,8 +16,9 @@ use corten::error::{Doing, Result};
 use corten::process::signals;
 use corten::sys::process::{CloneArgs, Cloned, clone3, end_with_only};
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::prctl;
+use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{read, write};
 
 use super::child::Child;
@@ -45,7 +48,9 @@ pub(super) fn start(streams: &[Stream]) -> Result<Child> {
 
 /// The copier's life. What fails here has nobody to be told to.
 fn run(streams: &[Stream]) {
-    let _as_it_was = (prctl::set_name(NAME), signals::reset());
+    let mut end = SigSet::empty();
+    end.add(Signal::SIGTERM);
+    let _as_it_was = (prctl::set_name(NAME), signals::reset(), end.thread_block());
     let mut copies = [const { None }; 2];
     for (copy, (pipe, file)) in copies.iter_mut().zip(streams) {
         *copy = Some(Copy { pipe: pipe.as_fd(), file: file.as_fd(), lost: 0, why: Errno::EIO });
@@ -58,7 +63,7 @@ fn run(streams: &[Stream]) {
             Some(pipe) => PollFd::new(pipe, PollFlags::POLLIN),
             None => PollFd::new(any, PollFlags::empty()),
         });
-        if poll(&mut fds, PollTimeout::NONE).is_err() {
+        if ppoll(&mut fds, None, Some(SigSet::empty())).is_err() {
             continue;
         }
         let ready = fds.map(|fd| fd.any().unwrap_or(false));
@@ -83,7 +88,10 @@ impl Copy<'_> {
     fn turn(&mut self) -> bool {
         let mut chunk = [0; CHUNK];
         match read(self.pipe, &mut chunk) {
-            Ok(0) => false,
+            Ok(0) => {
+                let _last_chance = self.lost == 0 || self.confess();
+                false
+            }
             Ok(count) => {
                 if self.lost == 0 || self.confess() {
                     self.append(&chunk[..count]);

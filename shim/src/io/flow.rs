@@ -16,6 +16,9 @@
 //! the reader gets the rest and then the end of file. Without one the write half stays ("lingers"),
 //! since closing it would drop what is in the FIFO; now and then it looks for a reader.
 //!
+//! The buffers that splice(2) moves are the writer's own pages: it may change them until they are
+//! read. That is the same to a client as a writer that had written something else.
+//!
 //! A terminal hangs up whenever no process has it open, which may be for a moment only (systemd
 //! does that with /dev/console): it is the end only after the process has exited.
 
@@ -235,11 +238,12 @@ impl Flow {
         }
     }
 
-    /// Copies by read(2) and write(2) instead.
+    /// Whether it splices; tests turn it off, as kernels do that can't.
     #[cfg(test)]
-    pub(super) fn without_splice(&mut self) {
-        if let State::Moving(moving) = &mut self.state {
-            moving.splices = false;
+    pub(super) fn splices(&mut self) -> Option<&mut bool> {
+        match &mut self.state {
+            State::Moving(moving) => Some(&mut moving.splices),
+            _ => None,
         }
     }
 
@@ -313,7 +317,10 @@ impl Moving {
             match self.call(terminal)? {
                 Moved::Some(count) => sum += count as u64,
                 Moved::Nothing => break,
-                Moved::End => return Ok(false),
+                Moved::End => {
+                    *moved += sum;
+                    return Ok(false);
+                }
             }
         }
         *moved += sum;

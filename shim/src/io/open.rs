@@ -157,7 +157,10 @@ fn outlet(uri: &str) -> Result<Outlet> {
         let (read_half, write_half) = fifo(&path)?;
         return Ok(Outlet::Fifo { read_half, write_half });
     }
-    let file = OpenOptions::new().append(true).open(&path).doing(|| format!("open {path:?}"))?;
+    // A terminal must not become the worker's own.
+    let mut options = OpenOptions::new();
+    options.append(true).custom_flags(libc::O_NOCTTY);
+    let file = options.open(&path).doing(|| format!("open {path:?}"))?;
     Ok(Outlet::Logger(Some(file.into())))
 }
 

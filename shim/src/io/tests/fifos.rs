@@ -310,3 +310,20 @@ fn one_turn_is_bounded() {
     drop(rig);
     feeder.join().unwrap();
 }
+
+#[test]
+fn both_streams_may_go_to_one_fifo() {
+    let client = Client::new();
+    let path = client.path("out");
+    let (mut rig, [_stdin, mut stdout, mut stderr]) =
+        start(&Request { stdout: &path, stderr: &path, ..Request::default() });
+    stdout.write_all(b"one ").unwrap();
+    drop(stdout);
+    rig.run(Duration::from_millis(20));
+    stderr.write_all(b"two").unwrap();
+    drop(stderr);
+    rig.run(Duration::from_millis(20));
+    let (mut out, mut got) = (client.reader("out"), Vec::new());
+    rig.until(|_| gather(&mut out, &mut got) && !got.is_empty());
+    assert_eq!(got, b"one two");
+}

@@ -17,14 +17,18 @@ pub(super) fn start_with(request: &Request<'_>, cooked: bool) -> (Rig, File) {
     let ProcessEnd::Console(socket) = process else { panic!("streams") };
     let pty = openpty(None, None).unwrap();
     if !cooked {
-        let mut raw = tcgetattr(&pty.slave).unwrap();
-        cfmakeraw(&mut raw);
-        tcsetattr(&pty.slave, SetArg::TCSANOW, &raw).unwrap();
+        make_raw(&pty.slave);
     }
     sys::socket::send(&socket, b"/dev/pts/0", &[pty.master.as_fd()]).unwrap();
     drop((socket, pty.master));
     shim.receive_console().unwrap();
     (Rig::new(shim), pty.slave.into())
+}
+
+pub(super) fn make_raw(tty: impl AsFd) {
+    let mut raw = tcgetattr(&tty).unwrap();
+    cfmakeraw(&mut raw);
+    tcsetattr(&tty, SetArg::TCSANOW, &raw).unwrap();
 }
 
 #[test]
@@ -58,14 +62,14 @@ fn bytes_go_both_ways_and_the_size_follows() {
     assert_eq!(client.open_fifos(), 0);
 }
 
-fn megabytes(splices: bool) {
+fn megabytes(mut splices: bool) {
     const SIZE: usize = 2 << 20;
     let client = Client::new();
     let mut out = client.reader("out");
     let (mut rig, mut tty) = start(&client, false);
     if !splices {
-        rig.io.stdin.without_splice();
-        rig.io.stdout.without_splice();
+        *rig.io.stdin.splices().unwrap() = false;
+        *rig.io.stdout.splices().unwrap() = false;
     }
     let sent = noise(SIZE);
     let (to_out, to_in) = (sent.clone(), sent.clone());
@@ -98,6 +102,8 @@ fn megabytes(splices: bool) {
     typing.join().unwrap();
     assert!(got == sent);
     assert!(container.join().unwrap() == sent);
+    assert_eq!(rig.io.stdin.splices(), Some(&mut splices));
+    assert_eq!(rig.io.stdout.splices(), Some(&mut splices));
     rig.io.exited();
     rig.until(|_| gather(&mut out, &mut got));
     assert!(got == sent);
