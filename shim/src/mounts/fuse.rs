@@ -152,7 +152,7 @@ fn c_strings(strings: Vec<OsString>) -> Result<Vec<CString>> {
 }
 
 /// A file of a fixed size for what the helper prints.
-fn words_file() -> Result<OwnedFd> {
+pub(super) fn words_file() -> Result<OwnedFd> {
     let doing = || "make a file for the mount helper's output".to_owned();
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
     let file = memfd_create(c"mount-helper", flags).doing(doing)?;

@@ -1,4 +1,7 @@
-//! One mount: found, built, attached.
+//! One mount: understood, built, attached, read back.
+//!
+//! What can be prepared on a detached tree is done before it is attached (identities, attributes);
+//! propagation comes last, because a tree that is not to be bound can't be attached to a shared mount.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -99,13 +102,24 @@ impl<'a> Job<'a> {
         Ok(tree)
     }
 
+    /// What mount(2) has put on the target.
+    fn find(&self, target: &OwnedFd, made: &mut Vec<u64>) -> Result<OwnedFd> {
+        let mounted = self.target()?;
+        let id = unmount::mount_id(&mounted)?;
+        if id == unmount::mount_id(target)? {
+            return Err(Error::Failed("the target changed while it was mounted on".to_owned()));
+        }
+        made.push(id);
+        Ok(mounted)
+    }
+
     fn userns(&self) -> Result<Option<OwnedFd>> {
         let maps = self.wanted.maps.as_ref();
         if maps.is_some() && !(self.way.kernel.present.detached && self.way.kernel.present.setattr)
         {
             return Err(Error::Unsupported("idmapped mounts need Linux 5.12".to_owned()));
         }
-        maps.map(super::idmap::Maps::userns).transpose()
+        maps.map(idmap::Maps::userns).transpose()
     }
 
     fn bind(&self, made: &mut Vec<u64>) -> Result<OwnedFd> {
@@ -118,8 +132,7 @@ impl<'a> Job<'a> {
             let target = self.target()?;
             let kernel = &self.way.kernel;
             kernel.bind(source.as_fd(), target.as_fd(), recursive).doing(|| "bind".to_owned())?;
-            let mounted = self.target()?;
-            made.push(unmount::mount_id(&mounted)?);
+            let mounted = self.find(&target, made)?;
             self.set_bind_attrs(&mounted)?;
             return Ok(mounted);
         }
@@ -148,10 +161,9 @@ impl<'a> Job<'a> {
     }
 
     fn new_fs(&self, made: &mut Vec<u64>) -> Result<OwnedFd> {
-        let device = match self.wanted.looped {
-            Some(flags) => Some(loops::attach(&self.mount.source, flags)?),
-            None => None,
-        };
+        let looped = self.wanted.looped.map(|flags| loops::attach(&self.mount.source, flags));
+        // Held until it is mounted.
+        let device = looped.transpose()?;
         let source = device.as_ref().map_or(self.mount.source.as_str(), |device| &device.path);
         let fs = || NewFs::new(&self.mount.kind, Some(Path::new(source)), &self.wanted.options);
         let is_overlay = self.mount.kind == "overlay";
@@ -224,9 +236,7 @@ impl<'a> Job<'a> {
                 let flags = fs.superblock | to_ms(self.wanted.attrs());
                 let target = self.target()?;
                 mount2(target.as_fd(), &fs.fstype, &fs.source, flags, &fs.data, cwd.as_deref())?;
-                let mounted = self.target()?;
-                made.push(unmount::mount_id(&mounted)?);
-                Ok(mounted)
+                self.find(&target, made)
             }
         }
     }

@@ -110,6 +110,13 @@ alone! {
     }
 }
 
+#[test]
+fn what_a_server_prints_does_not_grow() {
+    let file = fuse::words_file().unwrap();
+    assert_eq!(nix::unistd::write(&file, &[b'x'; 8192]), Ok(4096));
+    assert_eq!(nix::unistd::write(&file, b"x"), Err(Errno::EPERM));
+}
+
 alone! {
     fn what_is_no_helpers_is_the_kernels(dirs) {
         for kind in ["fuse2.x", "fusex", "other.fuse.x"] {

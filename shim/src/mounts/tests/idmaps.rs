@@ -55,6 +55,22 @@ alone! {
 }
 
 alone! {
+    /// Layers that have to be attached for a moment are so where nobody sees it.
+    fn the_host_sees_nothing_but_the_overlay(dirs) {
+        let none = None::<&str>;
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SHARED, none).unwrap();
+        let points = || {
+            let text = fs::read_to_string("/proc/self/mountinfo").unwrap();
+            text.lines().filter(|line| line.contains(dirs.top.to_str().unwrap())).count()
+        };
+        let before = points();
+        let wanted = overlay(dirs, &layers(dirs, "snapshots", 3));
+        on_each_way(dirs, &mapped(wanted), |name| assert_eq!(points(), before + 1, "{name}"));
+        assert_eq!(points(), before);
+    }
+}
+
+alone! {
     fn what_is_wrong_with_a_mapped_overlay_is_said(dirs) {
         let mut wanted = mapped(overlay(dirs, &layers(dirs, "snapshots", 2)));
         wanted.options.push("no-such-option".to_owned());

@@ -135,7 +135,7 @@ alone! {
 alone! {
     /// All of them ask for a free device at the same moment, and get the same answer.
     fn many_at_once_find_devices(dirs) {
-        const MANY: usize = 12;
+        const MANY: usize = 6;
         let disk = Disk::new();
         let images: Vec<_> = (0..MANY).map(|n| disk.image(&n.to_string())).collect();
         let (may_go, go) = pipe().unwrap();

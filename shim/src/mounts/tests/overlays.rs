@@ -144,3 +144,36 @@ alone! {
         assert!(error.contains("overlay: Unknown parameter 'no-such-option'"), "{error}");
     }
 }
+
+alone! {
+    /// As it is in the kernel: the snapshotter's own options come before the administrator's.
+    fn of_two_that_contradict_the_last_counts(dirs) {
+        let layers = layers(dirs, "snapshots", 3);
+        let (first, last) = layers.rsplit_once(':').unwrap();
+        let mut wanted = overlay(dirs, first);
+        wanted.options.push(format!("upperdir={}", dirs.dir("upper/other")));
+        wanted.options.push(format!("lowerdir={last}"));
+        for (name, way) in ways() {
+            mount_by(&way, std::slice::from_ref(&wanted), &dirs.rootfs()).unwrap();
+            assert_eq!(dirs.read("rootfs/same"), "2", "{name}");
+            fs::write(dirs.path("rootfs/new"), "").unwrap();
+            assert!(dirs.path("upper/other/new").exists(), "{name}");
+            dirs.unmount();
+        }
+    }
+}
+
+alone! {
+    fn layers_of_data_are_told_from_others(dirs) {
+        layers(dirs, "snapshots", 3);
+        let top = dirs.text("snapshots");
+        let lower = format!("lowerdir={top}/0/fs::{top}/1/fs::{top}/2/fs");
+        for (name, way) in ways() {
+            mount_by(&way, &[a_mount("overlay", "overlay", &["metacopy=on", &lower])], &dirs.rootfs())
+                .unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert!(dirs.path("rootfs/0").exists(), "{name}");
+            assert!(!dirs.path("rootfs/1").exists(), "{name}");
+            dirs.unmount();
+        }
+    }
+}

@@ -55,8 +55,9 @@ alone! {
         tmpfs(&dirs.dir("rootfs/x/y"));
         tmpfs(&dirs.dir("rootfs/z"));
         tmpfs(&dirs.text("rootfs"));
-        symlink(dirs.path("outside"), dirs.path("rootfs/x")).unwrap();
-        symlink(dirs.path("outside/y"), dirs.path("rootfs/z")).unwrap();
+        // Absolute ones would lead elsewhere, were they followed below the directory above.
+        symlink("../outside", dirs.path("rootfs/x")).unwrap();
+        symlink("../outside/y", dirs.path("rootfs/z")).unwrap();
         let held = fs::File::open(dirs.rootfs()).unwrap();
         // While it is busy, the hidden ones can't be reached, only what the links lead to.
         let error = unmount_all(&dirs.rootfs()).unwrap_err();
