@@ -186,8 +186,8 @@ mod tests {
             eprintln!("skipped: no python3");
             return;
         };
-        let phrase = own.becomes(|phrase| phrase.contains("wait_for_partner"));
-        assert!(phrase.contains(") stuck in ") && phrase.contains(", for process "), "{phrase}");
+        let phrase = own.becomes(|it| it.contains(") stuck in ") && it.contains("_partner"));
+        assert!(phrase.contains(", for process "), "{phrase}");
     }
 
     #[test]

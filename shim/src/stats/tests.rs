@@ -3,6 +3,8 @@
 //! every number is another one.
 #![allow(clippy::disallowed_methods, reason = "test processes are ordinary children")]
 
+mod v2_files;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -38,142 +40,6 @@ fn lines(text: &str) -> BTreeMap<String, u64> {
         Some((words.next()?.to_owned(), words.next()?.parse().ok()?))
     };
     text.lines().filter_map(pair).collect()
-}
-
-mod v2_files {
-    use super::*;
-
-    struct Scratch {
-        tmp: tempfile::TempDir,
-        files: BTreeMap<String, String>,
-    }
-
-    impl Scratch {
-        fn new() -> Self {
-            let text = include_str!("../../testdata/cgroup-v2.txt");
-            let sections = text.split("== ").skip(1).filter_map(|part| part.split_once('\n'));
-            let files: BTreeMap<String, String> =
-                sections.map(|(name, text)| (name.to_owned(), text.to_owned())).collect();
-            let tmp = tempfile::tempdir().unwrap();
-            for (name, text) in &files {
-                std::fs::write(tmp.path().join(name), text).unwrap();
-            }
-            Self { tmp, files }
-        }
-
-        fn read(&self) -> MetricsV2 {
-            v2::read_dir(&mut Reader::new(), &Dir::open(self.tmp.path()).unwrap()).unwrap()
-        }
-
-        fn without(&self, files: &[&str]) {
-            for file in files {
-                std::fs::remove_file(self.tmp.path().join(file)).unwrap();
-            }
-        }
-    }
-
-    #[test]
-    fn every_number_is_in_the_field_of_its_name() {
-        let scratch = Scratch::new();
-        let metrics = scratch.read();
-        let mut memory = lines(&scratch.files["memory.stat"]);
-        memory.extend([
-            ("usage".to_owned(), 20_971_520),
-            ("usage_limit".to_owned(), u64::MAX),
-            ("max_usage".to_owned(), 31_457_280),
-            ("swap_usage".to_owned(), 4096),
-            ("swap_limit".to_owned(), 1_073_741_824),
-            ("swap_max_usage".to_owned(), 8192),
-        ]);
-        let got = numbers(metrics.memory.get_or_default());
-        assert_eq!(got.len(), 37);
-        for (name, value) in got {
-            // Two keys that Linux 5.9 has split.
-            let old = ["workingset_refault", "workingset_activate"].contains(&name.as_str());
-            assert_eq!(
-                Some(value),
-                if old { Some(0) } else { memory.get(&name).copied() },
-                "{name}"
-            );
-        }
-        let cpu = numbers(metrics.cpu.get_or_default());
-        let mut stat = lines(&scratch.files["cpu.stat"]);
-        stat.remove("core_sched.force_idle_usec");
-        assert_eq!(cpu, stat);
-        let events = numbers(metrics.memory_events.get_or_default());
-        assert_eq!(events, lines(&scratch.files["memory.events"]));
-        let pids = metrics.pids.get_or_default();
-        assert_eq!((pids.current, pids.limit), (12, u64::MAX));
-    }
-
-    #[test]
-    fn what_linux_5_9_split_is_in_the_fields_that_newer_readers_have() {
-        let scratch = Scratch::new();
-        let stat = lines(&scratch.files["memory.stat"]);
-        let metrics = scratch.read();
-        let extra = metrics.memory.special_fields.unknown_fields();
-        for (number, key) in [
-            (39, "workingset_refault_anon"),
-            (40, "workingset_refault_file"),
-            (41, "workingset_activate_anon"),
-            (42, "workingset_activate_file"),
-        ] {
-            let value = extra.get(number).map(|value| format!("{value:?}"));
-            assert_eq!(value, Some(format!("Varint({})", stat[key])), "{key}");
-        }
-        let bytes = metrics.write_to_bytes().unwrap();
-        assert_eq!(MetricsV2::parse_from_bytes(&bytes).unwrap(), metrics);
-    }
-
-    #[test]
-    fn pressure_and_devices() {
-        let metrics = Scratch::new().read();
-        for (psi, n) in [(&metrics.cpu.psi, 1), (&metrics.io.psi, 2), (&metrics.memory.psi, 3)] {
-            let (some, full) = (psi.some.get_or_default(), psi.full.get_or_default());
-            let n_f = f64::from(n);
-            assert_eq!((some.avg10, some.avg60, some.avg300), (n_f + 0.25, n_f + 0.5, n_f + 0.75));
-            assert_eq!((some.total, full.total), (n as u64 * 1000 + 1, n as u64 * 1000 + 2));
-            assert!((full.avg300 - (n_f / 10.0 + 0.03)).abs() < 1e-9);
-        }
-        let io: Vec<_> = metrics.io.usage.iter().map(numbers).collect();
-        assert_eq!(io.len(), 2);
-        let named = |values: [u64; 6]| -> BTreeMap<String, u64> {
-            let names = ["major", "minor", "rbytes", "wbytes", "rios", "wios"];
-            names.map(str::to_owned).into_iter().zip(values).collect()
-        };
-        assert_eq!(io, [named([254, 0, 1, 2, 3, 4]), named([8, 16, 11, 12, 13, 14])]);
-        let rdma = metrics.rdma.get_or_default();
-        let entry = |list: &[containerd_shim_protos::cgroups_v2::metrics::RdmaEntry]| {
-            list.iter()
-                .map(|e| (e.device.clone(), e.hca_handles, e.hca_objects))
-                .collect::<Vec<_>>()
-        };
-        let (first, second) = ("mlx5_0".to_owned(), "mlx5_1".to_owned());
-        assert_eq!(entry(&rdma.current), [(first.clone(), 2, 20), (second.clone(), 0, 0)]);
-        assert_eq!(entry(&rdma.limit), [(first, 3, u32::MAX), (second, u32::MAX, u32::MAX)]);
-        // This host's sizes, as the names of the files are made of them.
-        for pages in &metrics.hugetlb {
-            let n: u64 = if pages.pagesize == "2MB" { 1 } else { 2 };
-            let max = if n == 1 { u64::MAX } else { 2_147_483_648 };
-            assert_eq!((pages.current, pages.max), (n * 1_000_000 + 97_152, max));
-            assert_eq!(pages.failcnt, n + 6);
-        }
-    }
-
-    #[test]
-    fn what_is_missing_is_left_out() {
-        let scratch = Scratch::new();
-        scratch.without(&["memory.peak", "memory.swap.peak", "memory.pressure", "cpu.pressure"]);
-        let metrics = scratch.read();
-        assert_eq!((metrics.memory.max_usage, metrics.memory.usage), (0, 20_971_520));
-        assert!(metrics.memory.psi.is_none() && metrics.cpu.psi.is_none());
-        scratch.without(&["memory.stat", "memory.events", "pids.current", "rdma.current"]);
-        scratch.without(&["io.stat", "io.pressure", "hugetlb.2MB.current", "hugetlb.1GB.current"]);
-        let metrics = scratch.read();
-        let rest = MetricsV2 { cpu: metrics.cpu.clone(), ..MetricsV2::default() };
-        assert_eq!(metrics, rest);
-        assert_eq!(metrics.cpu.usage_usec, 9001);
-    }
 }
 
 /// Groups in all of v1's hierarchies, gone after the test.
@@ -217,8 +83,7 @@ impl Own {
     }
 
     fn text(&self, name: &str) -> String {
-        let file = self.file(name);
-        std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{file:?}: {error}"))
+        std::fs::read_to_string(self.file(name)).unwrap_or_default()
     }
 
     fn number(&self, name: &str) -> u64 {
@@ -389,14 +254,78 @@ fn v1_block_devices_have_numbers_and_names() {
         eprintln!("skipped: /dev/{disk} is not counted");
         return;
     }
-    let read = |list: &[containerd_shim_protos::cgroups::metrics::BlkIOEntry]| {
-        let entry = list.iter().find(|entry| entry.op == "Read").unwrap().clone();
-        assert_eq!(entry.device, format!("/dev/{disk}"));
-        assert_eq!([entry.major.to_string(), entry.minor.to_string()], [*major, *minor]);
-        entry.value
+    // The file, word for word. (Not what dd has read: the kernel may lay the first on the parent.)
+    let check = |file: &str, list: &[containerd_shim_protos::cgroups::metrics::BlkIOEntry]| {
+        let ours = format!("{major}:{minor} ");
+        let mut entries = list.iter().filter(|entry| entry.device == format!("/dev/{disk}"));
+        for line in own.text(file).lines().filter(|line| line.starts_with(&ours)) {
+            let entry = entries.next().unwrap();
+            let told = format!("{}:{} {} {}", entry.major, entry.minor, entry.op, entry.value);
+            assert_eq!(told, line, "{file}");
+        }
+        assert!(entries.next().is_none());
+        assert!(list.iter().any(|entry| entry.op == "Read" && entry.value > 0), "{file}");
     };
-    assert_eq!(read(&blkio.io_service_bytes_recursive), 20_480);
-    assert_eq!(read(&blkio.io_serviced_recursive), 5);
+    let scheduled = own.text("blkio.bfq.io_service_bytes_recursive").contains(" Read ");
+    let who = if scheduled { "bfq" } else { "throttle" };
+    let file = |name| format!("blkio.{who}.{name}_recursive");
+    check(&file("io_service_bytes"), &blkio.io_service_bytes_recursive);
+    check(&file("io_serviced"), &blkio.io_serviced_recursive);
+}
+
+/// What this machine's v1 lacks: the scheduler of old kernels, and rdma.
+#[test]
+fn v1_has_eight_lists_of_block_devices_and_rdma() {
+    let tmp = tempfile::tempdir().unwrap();
+    let write = |file: &str, text: &str| std::fs::write(tmp.path().join(file), text).unwrap();
+    let lists = [
+        "io_service_bytes",
+        "io_serviced",
+        "io_queued",
+        "io_service_time",
+        "io_wait_time",
+        "io_merged",
+        "time",
+        "sectors",
+    ];
+    for (n, list) in lists.iter().enumerate() {
+        let op = if n < 6 { "Read " } else { "" };
+        write(&format!("blkio.{list}_recursive"), &format!("8:{n} {op}{n}7\nTotal {n}7\n"));
+        write(&format!("blkio.throttle.{list}_recursive"), "8:99 Read 99\n");
+    }
+    write("rdma.current", "mlx5_0 hca_handle=2 hca_object=20\n");
+    write("rdma.max", "mlx5_0 hca_handle=max hca_object=30\n");
+    let at = Location {
+        controllers: "blkio,rdma".to_owned(),
+        mount: tmp.path().parent().unwrap().into(),
+        path: tmp.path().file_name().unwrap().into(),
+        existed: false,
+    };
+    let record = Record { version: Version::V1, lenient: false, taken: true, groups: vec![at] };
+    let any = metrics(&Cgroup::open(&record), None).unwrap().unwrap();
+    let metrics = MetricsV1::parse_from_bytes(&any.value).unwrap();
+    let blkio = metrics.blkio.get_or_default();
+    let all = [
+        &blkio.io_service_bytes_recursive,
+        &blkio.io_serviced_recursive,
+        &blkio.io_queued_recursive,
+        &blkio.io_service_time_recursive,
+        &blkio.io_wait_time_recursive,
+        &blkio.io_merged_recursive,
+        &blkio.io_time_recursive,
+        &blkio.sectors_recursive,
+    ];
+    for (n, list) in all.into_iter().enumerate() {
+        let [entry] = list.as_slice() else { panic!("{list:?}") };
+        let op = if n < 6 { "Read" } else { "" };
+        assert_eq!((entry.major, entry.minor, entry.op.as_str()), (8, n as u64, op));
+        assert_eq!(entry.value, n as u64 * 10 + 7);
+    }
+    let rdma = |list: &[containerd_shim_protos::cgroups::metrics::RdmaEntry]| {
+        list.iter().map(|e| (e.device.clone(), e.hca_handles, e.hca_objects)).collect::<Vec<_>>()
+    };
+    assert_eq!(rdma(&metrics.rdma.current), [("mlx5_0".to_owned(), 2, 20)]);
+    assert_eq!(rdma(&metrics.rdma.limit), [("mlx5_0".to_owned(), u32::MAX, 30)]);
 }
 
 #[test]
