@@ -112,6 +112,8 @@ fn join_cgroup(path: &str) -> Result<()> {
     if found.groups.is_empty() {
         return Err(Error::Usage(format!("shim cgroup {path} does not exist")));
     }
+    // All of them existed; without this none would be taken up.
+    found.taken = true;
     Cgroup::open(&found).join(Pid::this(), false).doing(|| format!("join shim cgroup {path}"))
 }
 
