@@ -178,7 +178,7 @@ fn exec_of_nothing(world: &World) -> Verdict {
     let task = world.running("sleep 1000")?;
     let mut query = request::exec(&task.id, "e", &request::process("true", false));
     query.spec.clear();
-    refused(task.client.exec(&query), Code::INVALID_ARGUMENT, "spec")?;
+    refused(task.client.exec(&query), Code::INVALID_ARGUMENT, "process")?;
     let wrong = request::any(request::PROCESS, b"{\"args\": 7".to_vec());
     query.spec = Some(wrong).into();
     refused(task.client.exec(&query), Code::INVALID_ARGUMENT, "")?;

@@ -1,6 +1,6 @@
 //! Exits are facts: each is told, once, to everybody who waits.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use corten_integration::managers::{Verdict, check, same};
 use corten_integration::shim::{Case, World, request};
@@ -101,7 +101,6 @@ fn a_thousand_execs(world: &World) -> Verdict {
         corten_integration::shim::Flavour::Reference => 100,
     };
     let task = world.running("sleep 1000")?;
-    let begun = Instant::now();
     let mut process = request::process("", false);
     process["args"] = serde_json::json!(["/bin/true"]);
     for number in 0..count {
@@ -111,15 +110,13 @@ fn a_thousand_execs(world: &World) -> Verdict {
         same(&name, &task.client.wait(&task.id, &name)?.exit_status, &0)?;
         task.client.delete(&task.id, &name)?;
     }
-    let took = begun.elapsed();
     world.events.count(2 + 3 * count)?;
     let mut exits: Vec<_> =
         world.events.lines().into_iter().filter(|line| line.starts_with("exit")).collect();
     exits.sort();
     let all = exits.len();
     exits.dedup();
-    same("exits", &(all, exits.len()), &(count, count))?;
-    check(took < Duration::from_secs(60), format!("{count} execs took {took:?}"))
+    same("exits", &(all, exits.len()), &(count, count))
 }
 
 /// Processes that the container's init does not wait for are waited for by somebody.
