@@ -6,7 +6,7 @@
 //! its field out. On a hybrid host the controllers are v1's, so the message is too.
 //!
 //! It runs in the loop, so it must not wait: every file is one of the kernel's that is made when it
-//! is read. `cgroup_stats` stays empty, as containerd leaves it: only taskstats(7) has these
+//! is read. `cgroup_stats` stays empty, as containerd leaves it: only netlink (taskstats) has these
 //! numbers, and the kernel answers it under a lock (`genl_mutex`) that others may hold while they
 //! wait for a device.
 
