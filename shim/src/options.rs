@@ -2,8 +2,9 @@
 //!
 //! ctr, dockerd and a CRI whose runtime type is exactly `io.containerd.runc.v2` send
 //! `containerd.runc.v1.Options`; a CRI with our own type sends `runtimeoptions.v1.Options`, which
-//! holds the options table of its config as TOML, or the path of a file with it. `options.json` in
-//! the bundle keeps them for `delete`, which is started without. All of these end in [`Options`].
+//! holds the options table of its config as TOML, or the path of a file with it. Clients of
+//! containerd 1.x may send our own type a third message, runc's of long ago. `options.json` in the
+//! bundle keeps them for `delete`, which is started without. All of these end in [`Options`].
 //!
 //! Only `start`, `delete` and the workers parse; the loop passes what came on as it is.
 
@@ -12,8 +13,8 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
+use containerd_shim_protos::protobuf::{self, CodedInputStream, Message, rt};
 use containerd_shim_protos::shim::oci;
 use corten::error::{Doing, Error, Result};
 use serde::{Deserialize, Serialize};
@@ -76,6 +77,9 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 /// The types that an `Any` of ours can have, by the name behind the last slash of its URL.
 const RUNC: &str = "containerd.runc.v1.Options";
 const CHECKPOINT: &str = "containerd.runc.v1.CheckpointOptions";
+/// The client library of containerd 1.x writes its own options of a task (the owner of the streams
+/// for user namespaces, `no_pivot_root`) so for every runtime that is not called runc.
+const LINUX: &str = "containerd.linux.runc.CreateOptions";
 /// What every other runtime gets from the CRI, and what it was called before containerd 1.5.
 const GENERIC: [&str; 2] = ["runtimeoptions.v1.Options", "cri.runtimeoptions.v1.Options"];
 
@@ -102,6 +106,7 @@ impl Options {
             RUNC => oci::Options::parse_from_bytes(&any.value)
                 .map(Self::from_message)
                 .map_err(|error| wrong(error.to_string())),
+            LINUX => Self::from_linux(&any.value).map_err(|error| wrong(error.to_string())),
             name if GENERIC.contains(&name) => {
                 let generic = Generic::parse(&any.value).map_err(wrong)?;
                 Self::from_generic(&generic).map_err(wrong)
@@ -113,7 +118,7 @@ impl Options {
     /// Whether [`Options::from_any`] knows the type.
     pub fn is_type_of(any: &Any) -> bool {
         let name = type_name(any);
-        name == RUNC || GENERIC.contains(&name)
+        name == RUNC || name == LINUX || GENERIC.contains(&name)
     }
 
     fn from_message(message: oci::Options) -> Self {
@@ -131,6 +136,26 @@ impl Options {
             task_api_address: message.task_api_address,
             task_api_version: message.task_api_version,
         }
+    }
+
+    /// [`LINUX`]; what it says about checkpoints only is left out.
+    fn from_linux(bytes: &[u8]) -> protobuf::Result<Self> {
+        let mut options = Self::default();
+        let mut stream = CodedInputStream::from_bytes(bytes);
+        while let Some(tag) = stream.read_raw_tag_or_eof()? {
+            // The number of the field, and whether it has a length (2) or is a number (0).
+            match (tag >> 3, tag & 7) {
+                (1, 0) => options.no_pivot_root = stream.read_bool()?,
+                (8, 0) => options.no_new_keyring = stream.read_bool()?,
+                (9, 2) => options.shim_cgroup = stream.read_string()?,
+                (10, 0) => options.io_uid = stream.read_uint32()?,
+                (11, 0) => options.io_gid = stream.read_uint32()?,
+                (12, 2) => options.criu_work_path = stream.read_string()?,
+                (13, 2) => options.criu_image_path = stream.read_string()?,
+                _ => rt::skip_field_for_tag(tag, &mut stream)?,
+            }
+        }
+        Ok(options)
     }
 
     fn from_generic(generic: &Generic) -> Result<Self, String> {
@@ -269,8 +294,7 @@ fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 
 impl Generic {
     fn parse(bytes: &[u8]) -> Result<Self, String> {
-        use containerd_shim_protos::protobuf::{CodedInputStream, rt};
-        let read = || -> containerd_shim_protos::protobuf::Result<Self> {
+        let read = || -> protobuf::Result<Self> {
             let mut generic = Self::default();
             let mut stream = CodedInputStream::from_bytes(bytes);
             while let Some(tag) = stream.read_raw_tag_or_eof()? {

@@ -82,6 +82,28 @@ fn runc_options_as_protobuf_field_by_field() {
     }
 }
 
+/// What ctr 1.6 sends with `--uidmap` to a runtime of another name; field by field.
+#[test]
+fn the_options_of_linux_field_by_field() {
+    let mut bytes = vec![0x08, 1, 0x10, 1, 0x32, 3];
+    bytes.extend_from_slice(b"net");
+    bytes.extend_from_slice(&[0x40, 1, 0x4a, 6]);
+    bytes.extend_from_slice(b"/shims");
+    bytes.extend_from_slice(&[0x50, 0xe8, 0x07, 0x58, 0xe9, 0x07, 0x62, 2]);
+    bytes.extend_from_slice(b"/w\x6a\x02/i");
+    let wanted = Options {
+        binary_name: String::new(),
+        root: String::new(),
+        systemd_cgroup: false,
+        task_api_address: String::new(),
+        task_api_version: 0,
+        ..all()
+    };
+    assert_eq!(Options::from_any(Some(&any(LINUX, bytes))).unwrap(), wanted);
+    let error = Options::from_any(Some(&any(LINUX, vec![0x4a, 9]))).unwrap_err().to_string();
+    assert!(error.contains(LINUX), "{error}");
+}
+
 #[test]
 fn runc_options_as_json() {
     let ours = serde_json::to_vec(&all()).unwrap();
