@@ -114,7 +114,7 @@ impl Shim {
         let init = &container.init;
         let exit =
             init.exit.unwrap_or(Exit { pid: 0, status: KILLED, exited_at: SystemTime::now() });
-        if init.phase != Phase::Creating {
+        if init.phase != Phase::Creating && !self.is_told_by_containerd() {
             self.publisher.publish(&Event::Delete(TaskDelete {
                 container_id: id.to_owned(),
                 pid: init.pid.cast_unsigned(),

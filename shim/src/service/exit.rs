@@ -113,7 +113,9 @@ impl Shim {
             ..Default::default()
         };
         self.tell_oom(init);
-        self.publisher.publish(&Event::Exit(event));
+        if !(exec_id.is_empty() && self.is_told_by_containerd()) {
+            self.publisher.publish(&Event::Exit(event));
+        }
         self.answer_waiters(id, exec_id);
         if exec_id.is_empty() {
             self.clear_alarm(Alarm::LastWords(init));

@@ -2,7 +2,8 @@
 //!
 //! A shim that just left would leave its containers to nobody: no limit on their output, no exit
 //! code, nothing that deletes them. So SIGTERM ends them first, and what is left of their bundles
-//! is enough for `delete` to tell how.
+//! is enough for `delete` to tell how. containerd asks that one as soon as it has lost us, or is back,
+//! and then tells the exit and the deletion itself: from us they would come twice.
 
 use std::path::Path;
 
@@ -20,6 +21,12 @@ impl Shim {
         for id in ids {
             self.end(&id, "the shim was told to end");
         }
+    }
+
+    /// Whether the end of a container is containerd's to tell: a shim that leaves has none, unless
+    /// it is told to leave with them.
+    pub(super) fn is_told_by_containerd(&self) -> bool {
+        self.leaving.is_some()
     }
 
     /// Ends a container however far it has come.
