@@ -26,7 +26,10 @@
 //! 5. When the process has exited: [`Io::exited`].
 //! 6. At delete: [`Io::drain`], turns until [`Io::is_drained`] (half a second at most), then
 //!    [`Io::finish`]; the answer to the client goes out. A [`Logger`] that is left gets turns until
-//!    it ends.
+//!    it ends. One that ends while the worker still lives is reaped as an unknown child.
+//!
+//! A process forked from the shim has copies of all of this, and no reader sees an end while it
+//! has: it must close or execute at once, and drop nothing (the epoll set is the same).
 //!
 //! # Where this differs from containerd's own shim, and why
 //! - Create does not wait for the client to open its FIFOs.
@@ -71,7 +74,16 @@ pub struct Io {
     stdout: Flow,
     stderr: Flow,
     logger: Option<Logger>,
-    drained_at: Option<Instant>,
+    drain: Drain,
+}
+
+/// Whether a delete waits for the streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Drain {
+    No,
+    Until(Instant),
+    /// It has waited long enough.
+    Over,
 }
 
 impl Io {
@@ -82,7 +94,7 @@ impl Io {
             stdout: Flow::none("stdout"),
             stderr: Flow::none("stderr"),
             logger: None,
-            drained_at: None,
+            drain: Drain::No,
         }
     }
 
@@ -136,6 +148,12 @@ impl Io {
     /// the deadline past; more often does no harm. A stream that fails is ended and logged.
     pub fn turn(&mut self) {
         let now = Instant::now();
+        if matches!(self.drain, Drain::Until(at) if at <= now) {
+            self.drain = Drain::Over;
+            for flow in self.flows() {
+                flow.stop();
+            }
+        }
         for flow in self.flows() {
             flow.turn(now);
         }
@@ -146,10 +164,11 @@ impl Io {
 
     /// When it wants a turn without being called.
     pub fn deadline(&self) -> Option<Instant> {
-        let Self { stdin, stdout, stderr, logger, drained_at } = self;
+        let Self { stdin, stdout, stderr, logger, drain } = self;
         let flows = [stdin, stdout, stderr].into_iter().filter_map(Flow::deadline);
         let logger = logger.as_ref().and_then(Logger::deadline);
-        flows.chain(logger).chain(*drained_at).min()
+        let drain = if let Drain::Until(at) = drain { Some(*at) } else { None };
+        flows.chain(logger).chain(drain).min()
     }
 
     /// CloseIO: the end of the input, after what clients have written and still write before they
@@ -187,15 +206,21 @@ impl Io {
             flow.last_call();
             flow.release_keeper();
         }
-        self.drained_at.get_or_insert_with(|| Instant::now() + DRAIN);
+        if self.drain == Drain::No {
+            self.drain = Drain::Until(Instant::now() + DRAIN);
+        }
         self.turn();
     }
 
     /// Whether [`Io::drain`] has nothing more to wait for, or no more time.
     pub fn is_drained(&self) -> bool {
-        let in_time = self.drained_at.is_none_or(|at| Instant::now() < at);
-        let all = self.stdout.is_settled() && self.stderr.is_settled() && self.logger.is_none();
-        all || !in_time
+        let flows = [&self.stdout, &self.stderr];
+        let done = self.logger.is_none() && flows.into_iter().all(Flow::is_settled);
+        match self.drain {
+            Drain::No => done,
+            Drain::Until(at) => done || at <= Instant::now(),
+            Drain::Over => true,
+        }
     }
 
     /// The process of the client or of ours that takes the output.

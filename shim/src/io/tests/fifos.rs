@@ -327,3 +327,24 @@ fn both_streams_may_go_to_one_fifo() {
     rig.until(|_| gather(&mut out, &mut got) && !got.is_empty());
     assert_eq!(got, b"one two");
 }
+
+#[test]
+fn a_drain_that_nobody_finishes_does_not_keep_the_loop_busy() {
+    let client = Client::new();
+    let _out = client.reader("out");
+    let (mut rig, [_stdin, mut stdout, _stderr]) = client.start();
+    while fill(&mut stdout) > 0 {
+        rig.run(Duration::from_millis(5));
+    }
+    rig.io.drain();
+    assert!(!rig.io.is_drained());
+    rig.run(Duration::from_millis(800));
+    assert!(rig.io.is_drained());
+    assert_eq!(rig.io.deadline(), None);
+    assert_eq!(rig.idle_turns(), 0);
+}
+
+#[test]
+fn the_streams_of_a_process_take_little_memory() {
+    assert!(size_of::<Io>() <= 768, "{}", size_of::<Io>());
+}

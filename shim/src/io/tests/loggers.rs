@@ -57,6 +57,8 @@ fn a_file_gets_both_streams_at_its_end_and_is_complete_after_the_delete() {
     for round in 0..2 {
         let (mut rig, [stdin, mut stdout, mut stderr]) = start(&request(&uri));
         let pid = rig.io.logger().unwrap().pid();
+        // The container's, and none here.
+        assert_eq!([&stdout, &stderr].map(|pipe| open_ends(inode(pipe))), [1, 1]);
         stdout.write_all(&noise(1 << 20)).unwrap();
         drop(stdout);
         stderr.write_all(b"and the other").unwrap();
