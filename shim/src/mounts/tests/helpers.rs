@@ -21,7 +21,7 @@ fn runs(words: &str) -> bool {
 }
 
 fn soon_gone(words: &str) {
-    for _ in 0..100 {
+    for _ in 0..500 {
         if !runs(words) {
             return;
         }
@@ -58,12 +58,12 @@ alone! {
         let mark = dirs.text("server-mark");
         script(dirs, "mount.fuse3", &format!(
             "mount -t tmpfs x \"$2\"\nsetsid sh -c 'for i in 1 2 3 4 5; do head -c 4000 /dev/zero; done; \
-             echo served > {mark}; sleep 0.5; :' {mark} &"
+             echo served > {mark}; sleep 4; :' {mark} &"
         ));
         let start = Instant::now();
         mount_all(&[a_mount("fuse3.x", "x", &[])], &dirs.rootfs()).unwrap();
-        assert!(start.elapsed() < Duration::from_millis(400));
-        for _ in 0..100 {
+        assert!(start.elapsed() < Duration::from_secs(3));
+        for _ in 0..500 {
             if dirs.path("server-mark").exists() {
                 break;
             }
@@ -98,10 +98,10 @@ alone! {
         let target = fs::File::open(dirs.rootfs()).unwrap().into();
         let mut helper = fuse::Helper::of(&wanted.kind).unwrap();
         let start = Instant::now();
-        helper.deadline = start + Duration::from_millis(300);
+        helper.deadline = start + Duration::from_secs(2);
         let error = helper.run(&wanted, &target).unwrap_err().to_string();
         assert!(error.ends_with("/mount.fuse: timed out: hm"), "{error}");
-        assert!(start.elapsed() < Duration::from_secs(3));
+        assert!(start.elapsed() < Duration::from_secs(20));
         soon_gone(&mark);
         // And one that lies.
         script(dirs, "mount.fuse", "exit 0");

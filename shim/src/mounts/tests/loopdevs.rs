@@ -32,7 +32,7 @@ impl Disk {
 
     /// Soon no device shows the file.
     fn let_go(&self, image: &str) {
-        for _ in 0..100 {
+        for _ in 0..500 {
             if self.devices(image).is_empty() {
                 return;
             }
