@@ -23,6 +23,7 @@ use nix::unistd::{
 use oci_spec::runtime;
 
 use crate::error::{Doing, Error, Result};
+use crate::log;
 use crate::sys::process::{CloneArgs, Cloned, clone3};
 
 /// How much of each output stream an error quotes, in bytes.
@@ -66,6 +67,18 @@ struct Hook {
     args: Vec<CString>,
     env: Vec<CString>,
     timeout: Option<Duration>,
+}
+
+impl Hook {
+    /// A hook may take long: whoever watches this process wants to know.
+    fn announce(&self, kind: Kind, index: usize) {
+        tracing::debug!(
+            target: log::PROGRESS,
+            "{} hook #{index} ({})",
+            kind.name(),
+            self.path.to_string_lossy()
+        );
+    }
 }
 
 /// All hooks of a container.
@@ -120,6 +133,7 @@ impl Hooks {
     /// Which hook failed, how, and what it printed.
     pub fn run(&self, kind: Kind, state: &[u8], watch: Option<&OwnedFd>) -> Result<()> {
         for (index, hook) in self.of(kind).iter().enumerate() {
+            hook.announce(kind, index);
             run_one(hook, state, watch)
                 .doing(|| format!("error running {} hook #{index}", kind.name()))?;
         }
@@ -130,6 +144,7 @@ impl Hooks {
     /// (runtime.md, lifecycle 12).
     pub fn run_all(&self, kind: Kind, state: &[u8]) {
         for (index, hook) in self.of(kind).iter().enumerate() {
+            hook.announce(kind, index);
             if let Err(error) = run_one(hook, state, None) {
                 tracing::warn!("error running {} hook #{index}: {error}", kind.name());
             }

@@ -24,6 +24,10 @@ use crate::cli::{Globals, LogFormat, LogLevel};
 use crate::error::{Doing, Error, Result};
 use crate::time;
 
+/// The target of events that say what may take long from now on: of the debug level here, and what
+/// the shim's workers tell the shim.
+pub const PROGRESS: &str = "progress";
+
 /// Where lines go and how; set once by [`init`].
 static LOG: OnceLock<Log> = OnceLock::new();
 
@@ -155,6 +159,11 @@ impl Line {
             line.fields.push(("file".to_owned(), place));
         }
         line
+    }
+
+    /// What happened.
+    pub fn message(&self) -> &str {
+        &self.message
     }
 
     /// How much it matters.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use containerd_shim_protos::api;
 use corten::cgroup::Record;
@@ -53,6 +54,15 @@ pub struct Stdio {
     pub terminal: bool,
 }
 
+/// A deletion that was asked for.
+#[derive(Debug, Default)]
+pub struct Deletion {
+    /// Who has asked.
+    pub waiting: Vec<Reply>,
+    /// How long the first of them will wait.
+    pub timeout: Option<Duration>,
+}
+
 /// A container's first process, or an exec.
 #[derive(Debug)]
 pub struct Process {
@@ -75,7 +85,7 @@ pub struct Process {
     /// Of an exec: what to run, until it is started.
     pub spec: Option<Box<str>>,
     /// Being deleted, and who wants to know.
-    pub deletion: Option<Vec<Reply>>,
+    pub deletion: Option<Deletion>,
 }
 
 impl Process {

@@ -23,7 +23,6 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use nix::unistd::{dup2_stderr, write};
-use tracing::level_filters::LevelFilter;
 use tracing::{Event, Metadata, Subscriber, span};
 
 /// The FIFO in the bundle, which containerd makes.
@@ -37,6 +36,8 @@ const CUT: &str = "…\"\n";
 static LEVEL: OnceLock<LogLevel> = OnceLock::new();
 /// Whether this process keeps its lines.
 static KEEPS: AtomicBool = AtomicBool::new(false);
+/// Who listens to what this process is doing.
+static PROGRESS: OnceLock<Box<dyn Fn(String) + Send + Sync>> = OnceLock::new();
 /// Where lines go.
 static SINK: Sink = Sink { lost: AtomicU64::new(0) };
 
@@ -74,6 +75,12 @@ pub fn keep(level: LogLevel) -> Result<()> {
     KEEPS.store(true, Ordering::Relaxed);
     drop(log::take());
     if LEVEL.get().is_some() { Ok(()) } else { install(level) }
+}
+
+/// Has `listener` told what this process says it is doing ([`log::PROGRESS`]).
+pub fn tell_progress(listener: impl Fn(String) + Send + Sync + 'static) {
+    // Once in a worker's life; a second listener would hear nothing.
+    let _first = PROGRESS.set(Box::new(listener));
 }
 
 /// What a worker has kept, for its report.
@@ -152,20 +159,19 @@ struct Lines;
 
 impl Subscriber for Lines {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        LogLevel::of(*metadata.level()) <= level()
-    }
-
-    fn max_level_hint(&self) -> Option<LevelFilter> {
-        Some(match level() {
-            LogLevel::Error => LevelFilter::ERROR,
-            LogLevel::Warning => LevelFilter::WARN,
-            LogLevel::Info => LevelFilter::INFO,
-            LogLevel::Debug => LevelFilter::TRACE,
-        })
+        LogLevel::of(*metadata.level()) <= level() || metadata.target() == log::PROGRESS
     }
 
     fn event(&self, event: &Event<'_>) {
         let line = Line::of(event, level() == LogLevel::Debug);
+        if event.metadata().target() == log::PROGRESS {
+            if let Some(listener) = PROGRESS.get() {
+                listener(line.message().to_owned());
+            }
+            if level() < LogLevel::Debug {
+                return;
+            }
+        }
         if KEEPS.load(Ordering::Relaxed) {
             log::put(vec![line]);
         } else {

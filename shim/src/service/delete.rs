@@ -5,7 +5,7 @@
 //! still holds them. A worker deletes the container and unmounts its root file system. The answer
 //! comes when nothing is left.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use containerd_shim_protos::api::{DeleteRequest, DeleteResponse};
 use containerd_shim_protos::events::task::TaskDelete;
@@ -13,7 +13,7 @@ use protobuf::MessageField;
 
 use super::exit::timestamp;
 use super::{Answer, Job, Then, failed, no_container, write};
-use crate::container::{Phase, Process, Reply};
+use crate::container::{Deletion, Phase, Process, Reply};
 use crate::events::Event;
 use crate::exits::{self, Exit};
 use crate::server::{Alarm, Shim};
@@ -24,7 +24,12 @@ use crate::worker::Verb;
 const KILLED: u32 = 137;
 
 impl Shim {
-    pub(super) fn delete(&mut self, request: &DeleteRequest, reply: Reply) -> Answer<()> {
+    pub(super) fn delete(
+        &mut self,
+        request: &DeleteRequest,
+        reply: Reply,
+        timeout: Option<Duration>,
+    ) -> Answer<()> {
         let (id, exec_id) = (&request.id, &request.exec_id);
         let container = self.container(id)?;
         let paused = container.is_paused();
@@ -42,11 +47,11 @@ impl Shim {
         let creating = process.phase == Phase::Creating;
         let process = self.container_mut(id)?.process_mut(exec_id)?;
         let number = process.number;
-        if let Some(waiting) = &mut process.deletion {
-            waiting.push(reply);
+        if let Some(deletion) = &mut process.deletion {
+            deletion.waiting.push(reply);
             return Ok(());
         }
-        process.deletion = Some(vec![reply]);
+        process.deletion = Some(Deletion { waiting: vec![reply], timeout });
         if creating {
             self.abort(id, "deleted while it was being created");
         } else {
@@ -78,9 +83,10 @@ impl Shim {
         }
         let Some(container) = self.containers.get(id) else { return };
         let verb = Verb::Delete { rootfs: container.bundle.join("rootfs") };
+        let timeout = container.init.deletion.as_ref().and_then(|deletion| deletion.timeout);
         let job =
             Job { id: id.to_owned(), exec_id: String::new(), reply: None, then: Then::Deleted };
-        if let Err(status) = self.begin(job, verb, None) {
+        if let Err(status) = self.begin(job, verb, timeout) {
             self.deleted(id, Err(status));
         }
     }
@@ -102,9 +108,9 @@ impl Shim {
     pub(super) fn deleted(&mut self, id: &str, result: Answer<()>) {
         if let Err(status) = result {
             tracing::error!("delete container {id}: {status}");
-            let waiting =
+            let deletion =
                 self.containers.get_mut(id).and_then(|container| container.init.deletion.take());
-            for reply in waiting.into_iter().flatten() {
+            for reply in deletion.unwrap_or_default().waiting {
                 self.answer(reply, Err(status.clone()));
             }
             return;
@@ -146,7 +152,7 @@ impl Shim {
     pub(super) fn gone(&mut self, id: &str) {
         let Some(mut container) = self.forget(id) else { return };
         let response = delete_response(&container.init);
-        for reply in container.init.deletion.take().into_iter().flatten() {
+        for reply in container.init.deletion.take().unwrap_or_default().waiting {
             self.answer(reply, write(&response));
         }
         for (_, process) in container.processes_mut() {
@@ -177,7 +183,7 @@ impl Shim {
             tracing::warn!("remove the record of exec {exec_id} of container {id}: {error}");
         }
         let answer = write(&delete_response(&process));
-        for reply in process.deletion.take().into_iter().flatten() {
+        for reply in process.deletion.take().unwrap_or_default().waiting {
             self.answer(reply, answer.clone());
         }
         for waiter in process.waiters {

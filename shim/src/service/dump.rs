@@ -20,7 +20,7 @@ impl Shim {
             tracing::info!(
                 "dump: worker {}: {} for {:.1} s: {}",
                 worker.pid(),
-                worker.doing,
+                worker.describe(),
                 worker.since.elapsed().as_secs_f64(),
                 waiting::what_it_waits_for(worker.pid())
             );

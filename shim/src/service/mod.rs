@@ -106,7 +106,7 @@ impl Shim {
             "Pause" => later(self.pause(&read(call)?, reply, call.timeout)),
             "Resume" => later(self.resume(&read(call)?, reply, call.timeout)),
             "Update" => later(self.update(&read(call)?, reply, call.timeout)),
-            "Delete" => later(self.delete(&read(call)?, reply)),
+            "Delete" => later(self.delete(&read(call)?, reply, call.timeout)),
             "Checkpoint" => self.checkpoint(&read(call)?),
             other => Err(Status::new(Code::Unimplemented, format!("method {other}"))),
         }
@@ -172,7 +172,7 @@ impl Shim {
     fn notice_end(&mut self, number: u64, exit: Exit) {
         let Some(working) = self.workers.get_mut(&number) else { return };
         let words =
-            format!("{}: the worker ended without an answer ({exit:?})", working.worker.doing);
+            format!("{}: the worker ended without an answer ({exit:?})", working.worker.describe());
         let why = working.gave_up.take().unwrap_or_else(|| Failure::new(Code::Unknown, words));
         self.clear_alarm(Alarm::Worker(number));
         self.died(number, why);
@@ -192,7 +192,7 @@ impl Shim {
         let worker = &working.worker;
         let words = format!(
             "{}: gave up after {:.1} s: {}",
-            worker.doing,
+            worker.describe(),
             worker.since.elapsed().as_secs_f64(),
             waiting::what_it_waits_for(worker.pid())
         );
@@ -206,7 +206,7 @@ impl Shim {
             if matches!(job.then, Then::Deleted)
                 && let Some(container) = self.containers.get_mut(&job.id)
             {
-                replies.append(container.init.deletion.get_or_insert_default());
+                replies.append(&mut container.init.deletion.get_or_insert_default().waiting);
             }
         }
         for reply in replies {

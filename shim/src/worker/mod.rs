@@ -39,7 +39,9 @@ use crate::transport::Code;
 /// The argument that makes the binary a worker.
 pub const VERB: &str = "worker";
 /// What it is called then.
-const NAME: &CStr = c"containerd-shim-corten-v2";
+const BINARY: &CStr = c"containerd-shim-corten-v2";
+/// What `ps` shows of a worker.
+const NAME: &CStr = c"corten:worker";
 /// For helpers of mounts and user namespaces.
 const PATH: &CStr = c"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Where a sealed worker finds its socket and its task.
@@ -57,7 +59,9 @@ pub struct Worker {
     socket: Option<Watched<OwnedFd>>,
     /// When it began.
     pub since: Instant,
-    /// What it said it was doing.
+    /// The operation.
+    verb: &'static str,
+    /// What it last said it was doing.
     pub doing: String,
 }
 
@@ -70,7 +74,7 @@ impl Worker {
         let (ours, theirs) = sys::socket::pair().doing(|| "make a socket pair".to_owned())?;
         fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).doing(|| "fcntl".to_owned())?;
         let socket = poller.watch(ours, token, Interest::Read)?;
-        let doing = task.name().to_owned();
+        let verb = task.name();
         let shim = Pid::this();
         match clone3(&CloneArgs::default()).doing(|| "fork a worker".to_owned())? {
             Cloned::Child => become_worker(task, &theirs, shim),
@@ -79,7 +83,8 @@ impl Worker {
                 pidfd: poller.watch(pidfd, token, Interest::Read)?,
                 socket: Some(socket),
                 since: Instant::now(),
-                doing,
+                verb,
+                doing: String::new(),
             }),
         }
     }
@@ -110,6 +115,14 @@ impl Worker {
     /// Whether it has ended, and how. To be asked before its last words are heard.
     pub fn ended(&self) -> Option<Exit> {
         wait::ended(&self.pidfd).ok().flatten()
+    }
+
+    /// What it does: the operation, and what it last said of it.
+    pub fn describe(&self) -> String {
+        if self.doing.is_empty() {
+            return self.verb.to_owned();
+        }
+        format!("{}: {}", self.verb, self.doing)
     }
 
     /// Its process id.
@@ -147,7 +160,7 @@ fn detach(shim: Pid) -> Result<()> {
         exit_now(1);
     }
     setpgid(Pid::from_raw(0), Pid::from_raw(0)).doing(|| "setpgid".to_owned())?;
-    prctl::set_name(c"corten:worker").doing(|| "prctl PR_SET_NAME".to_owned())?;
+    prctl::set_name(NAME).doing(|| "prctl PR_SET_NAME".to_owned())?;
     signals::normalize()
 }
 
@@ -162,5 +175,5 @@ fn execute(task: &Task, socket: &OwnedFd) -> Result<Infallible> {
     // Without an environment: containerd's service manager is not the container's, and nothing else
     // of it is meant for the runtime.
     let verb = CString::new(VERB).unwrap_or_default();
-    seal::execute(&[NAME.to_owned(), verb], &[PATH.to_owned()])
+    seal::execute(&[BINARY.to_owned(), verb], &[PATH.to_owned()])
 }

@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 
 use corten::bundle::Bundle;
 use corten::error::{Doing, Error, Result};
@@ -15,10 +16,11 @@ use corten::store::Store;
 use corten::sys::process::exit_now;
 use corten::undo::Undo;
 use corten::{create, delete, exec, kill, pause, spec, sys, update};
+use nix::sys::prctl;
 use protobuf::well_known_types::any::Any;
 
 use super::task::{Born, Create, Exec, Failure, Said, Task, Verb};
-use super::{SOCKET, TASK, WORDS};
+use super::{NAME, SOCKET, TASK, WORDS};
 use crate::container::Stdio;
 use crate::io::{self, ProcessEnd, ShimEnd, Wires};
 use crate::options::Options;
@@ -29,7 +31,9 @@ const PID_FILE: &str = "init.pid";
 
 /// A sealed worker's whole life, begun by [`super::Worker::begin`].
 pub fn main() -> ! {
-    match take_task() {
+    // The name is the memfd's.
+    let named = prctl::set_name(NAME).doing(|| "prctl PR_SET_NAME".to_owned());
+    match named.and_then(|()| take_task()) {
         Ok(task) => carry_out(task),
         Err(error) => {
             log::failure(&error);
@@ -47,7 +51,9 @@ fn take_task() -> Result<Task> {
 /// Does what is asked and says what came of it.
 pub fn carry_out(task: Task) -> ! {
     let Ok(socket) = sys::fds::adopt(SOCKET) else { exit_now(1) };
-    let voice = Voice(socket);
+    let voice = Voice(Arc::new(socket));
+    let progress = Voice(Arc::clone(&voice.0));
+    log::tell_progress(move |what| progress.doing(what));
     match log::keep(task.level).and_then(|()| voice.perform(task)) {
         Ok(()) => {
             voice.say(&Said::Done, &[]);
@@ -81,7 +87,7 @@ fn send(socket: &OwnedFd, said: &Said, fds: &[BorrowedFd<'_>]) {
 }
 
 /// The worker's end of the socket.
-struct Voice(OwnedFd);
+struct Voice(Arc<OwnedFd>);
 
 impl Voice {
     fn say(&self, said: &Said, fds: &[BorrowedFd<'_>]) {
