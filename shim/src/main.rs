@@ -80,6 +80,7 @@ fn run(args: Args, env: Environment, ready: &mut Ready) -> Result<()> {
         None => inherited_listener()?,
     };
     log::to_fifo(args.level)?;
+    let socket = socket::path_of_listener(&listener)?;
     let config = Config {
         id: args.id,
         namespace: args.namespace,
@@ -87,7 +88,8 @@ fn run(args: Args, env: Environment, ready: &mut Ready) -> Result<()> {
         grpc_address: args.address,
         listener,
     };
-    server::run(config, ready)
+    // The loop has let go of the listener: a socket without one would be in the way.
+    server::run(config, ready).inspect_err(|_| socket::remove_dead(&socket).unwrap_or_default())
 }
 
 /// A bug: one line that says where, no backtrace.

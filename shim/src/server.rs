@@ -10,7 +10,7 @@
 //! only while no worker runs, since one of them may be a process that a worker has yet to tell of.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -21,10 +21,10 @@ use nix::sys::inotify::Inotify;
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::socket::{UnixAddr, getsockname};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 
 use crate::bootstrap::daemon::Ready;
+use crate::bootstrap::socket::path_of_listener;
 use crate::container::{Container, Reply};
 use crate::events::Publisher;
 use crate::io::Logger;
@@ -192,16 +192,9 @@ fn signals() -> Result<SignalFd> {
         .doing(|| "signalfd".to_owned())
 }
 
-/// Where a listening socket is bound.
-fn path_of(listener: &OwnedFd) -> Result<PathBuf> {
-    let name: UnixAddr =
-        getsockname(listener.as_raw_fd()).doing(|| "getsockname of the listener".to_owned())?;
-    Ok(name.path().map(PathBuf::from).unwrap_or_default())
-}
-
 impl Shim {
     fn new(config: Config) -> Result<Self> {
-        let socket = path_of(&config.listener)?;
+        let socket = path_of_listener(&config.listener)?;
         prctl::set_child_subreaper(true).doing(|| "prctl PR_SET_CHILD_SUBREAPER".to_owned())?;
         corten::sys::process::ignore_broken_pipes();
         let poller = Poller::new()?;

@@ -7,7 +7,7 @@ mod common;
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
@@ -168,18 +168,62 @@ fn its_log_is_the_bundles_fifo() {
     assert!(text.contains("level=info msg="), "{text}");
 }
 
+/// A group of the test's own in one hierarchy of v1, or below the root of v2.
+struct Group(PathBuf);
+
+impl Group {
+    fn new(name: &str) -> Self {
+        let pids = Path::new("/sys/fs/cgroup/pids");
+        let mount = if pids.exists() { pids } else { Path::new("/sys/fs/cgroup") };
+        fs::create_dir(mount.join(name)).unwrap();
+        Self(mount.join(name))
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // A process that has ended leaves its group a moment later.
+        let removed = (0..500).any(|_| {
+            std::thread::sleep(Duration::from_millis(2));
+            fs::remove_dir(&self.0).is_ok()
+        });
+        assert!(removed);
+    }
+}
+
+#[test]
+fn it_joins_the_cgroup_that_its_options_name() {
+    let name = format!("corten-test-shim-{}", std::process::id());
+    let group = Group::new(&name);
+    let bundle = Bundle::new("{}");
+    let daemon = Daemon::at(&address(&bundle.start_in(&name)));
+    let procs = fs::read_to_string(group.0.join("cgroup.procs")).unwrap();
+    assert_eq!(procs.trim(), daemon.pid.to_string());
+    drop(daemon);
+}
+
 #[test]
 fn a_cgroup_that_does_not_exist_is_an_error() {
-    use containerd_shim_protos::bootstrap_api::{BootstrapParams, Extension};
-    use containerd_shim_protos::protobuf::well_known_types::any::Any;
     let bundle = Bundle::new("{}");
-    let mut params = BootstrapParams::parse_from_bytes(&bundle.params()).unwrap();
-    let mut value = vec![0x1a, 14];
-    value.extend_from_slice(b"/no-such-group");
-    let any = Any { type_url: "containerd.runc.v1.Options".to_owned(), value, ..Any::default() };
-    params.extensions.push(Extension { value: Some(any).into(), ..Extension::default() });
-    let words = ["-namespace", NAMESPACE, "-id", "demo", "start"];
-    let out = bundle.run(&params.write_to_bytes().unwrap(), &words);
-    assert!(one_line(&out.stderr).contains("/no-such-group does not exist"), "{out:?}");
+    let out = bundle.start_in("/corten-no-such-group");
+    assert!(one_line(&out.stderr).contains("/corten-no-such-group does not exist"), "{out:?}");
     assert!(!bundle.socket("demo").exists());
+}
+
+#[test]
+fn one_that_nobody_waits_for_does_not_stay() {
+    // As when start is killed before the daemon is ready: the ready pipe has no reader.
+    let bundle = Bundle::new("{}");
+    let socket = bundle.outside().join("socket");
+    let (reader, writer) = nix::unistd::pipe().unwrap();
+    drop(reader);
+    let out = bundle
+        .command(&["-namespace", NAMESPACE, "-id", "demo", "-ready-fd", "1", "-socket"])
+        .arg(&socket)
+        .stdout(writer)
+        .output()
+        .unwrap();
+    assert_eq!(out.status.code(), Some(1), "{out:?}");
+    assert!(String::from_utf8_lossy(&out.stderr).contains("broken pipe"), "{out:?}");
+    assert!(!socket.exists());
 }

@@ -92,6 +92,10 @@ fn prepare(request: &Request, env: &Environment) -> Result<()> {
         match sched::core_sched_create() {
             // No core has threads that could be shared.
             Ok(()) | Err(Errno::ENODEV) => {}
+            Err(Errno::EINVAL) => {
+                let words = "SCHED_CORE is set, and this kernel has no core scheduling";
+                return Err(Error::Unsupported(words.to_owned()));
+            }
             Err(errno) => return Err(errno).doing(|| "enable core scheduling".to_owned()),
         }
     }
@@ -109,6 +113,8 @@ fn join_cgroup(path: &str) -> Result<()> {
     let plan = cgroup::Plan::new(&linux, &cgroup::Options::default())?;
     let mut found = Cgroup::locate(&plan)?.record();
     found.groups.retain(|group| group.existed);
+    // Somebody else's, but meant for us.
+    found.taken = true;
     if found.groups.is_empty() {
         return Err(Error::Usage(format!("shim cgroup {path} does not exist")));
     }

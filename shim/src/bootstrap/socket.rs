@@ -20,7 +20,8 @@ use corten::error::{Doing, Error, Result};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag, open};
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket,
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, getsockname, listen,
+    socket,
 };
 use nix::sys::stat::{Mode, fchmod, fstat};
 use nix::unistd::geteuid;
@@ -52,6 +53,16 @@ pub fn address(path: &Path) -> String {
 /// The path in an address of ours.
 pub fn path_of(address: &str) -> Option<&Path> {
     address.trim().strip_prefix(SCHEME).filter(|path| path.starts_with('/')).map(Path::new)
+}
+
+/// Where a listener is bound.
+///
+/// # Errors
+/// When it is no Unix socket.
+pub fn path_of_listener(listener: &OwnedFd) -> Result<PathBuf> {
+    let name: UnixAddr =
+        getsockname(listener.as_raw_fd()).doing(|| "getsockname of the listener".to_owned())?;
+    Ok(name.path().map(PathBuf::from).unwrap_or_default())
 }
 
 /// Go's `filepath.Clean`: without empty elements, `.` and what `..` takes back.

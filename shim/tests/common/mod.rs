@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use containerd_shim_corten::bootstrap::socket;
-use containerd_shim_protos::bootstrap_api::BootstrapParams;
+use containerd_shim_protos::bootstrap_api::{BootstrapParams, Extension};
 use containerd_shim_protos::protobuf::Message;
+use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use tempfile::TempDir;
 
 /// The namespace of all tests.
@@ -79,6 +80,18 @@ impl Bundle {
         words.extend(flags);
         words.push("start");
         self.run(&self.params(), &words)
+    }
+
+    /// `start` with options that say which cgroup the shim belongs in.
+    pub fn start_in(&self, cgroup: &str) -> Output {
+        let mut value = vec![0x1a, u8::try_from(cgroup.len()).unwrap()];
+        value.extend_from_slice(cgroup.as_bytes());
+        let options =
+            Any { type_url: "containerd.runc.v1.Options".to_owned(), value, ..Any::default() };
+        let mut params = BootstrapParams::parse_from_bytes(&self.params()).unwrap();
+        params.extensions.push(Extension { value: Some(options).into(), ..Extension::default() });
+        let words = ["-namespace", NAMESPACE, "-id", "demo", "start"];
+        self.run(&params.write_to_bytes().unwrap(), &words)
     }
 
     /// `start` for another container beside this one, with the same config, not yet run.
