@@ -10,13 +10,17 @@
 //! says of the process ([`Init`]), for which it is opened before it is killed. Go's shims always
 //! answer 137.
 //!
+//! containerd 2 runs it for a pod's own container alone and takes the others, whose shim it was too,
+//! for gone. So whoever gave its name to a group takes the group along, once the shim is dead; how
+//! the others ended is recorded in their bundles, should they be asked for after all.
+//!
 //! Order: the processes end before the root file system is unmounted, which they use. The socket
 //! goes last and only if nobody listens: a pod's shim lives on when one of its containers is
 //! cleaned up.
 
 use std::fs;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use containerd_shim_protos::api::DeleteResponse;
@@ -31,7 +35,7 @@ use corten::sys::process::pidfd_open;
 use corten::sys::wait::{self, told_exit_of};
 use nix::unistd::geteuid;
 
-use crate::bootstrap::{ADDRESS, print, socket};
+use crate::bootstrap::{ADDRESS, group_among, print, socket};
 use crate::cli::Args;
 use crate::exits::{self, Exit};
 use crate::mounts::unmount_all;
@@ -60,11 +64,19 @@ pub fn run(args: &Args) -> Result<()> {
 
 /// Removes all that there is of the container; the answer is how its init ended.
 fn clean_up(bundle: &Path, namespace: &str, id: &str) -> Result<Exit> {
-    let recorded = or_warn(exits::read(bundle, None)).flatten();
     let options = or_warn(Options::read(bundle)).unwrap_or_default();
     let store = Store::new(options.runtime_root(namespace), false);
-    let init = Init::find(&store, id, bundle);
-    if let Err(error) = delete::delete(&store, id, true) {
+    let exit = end(&store, bundle, id)?;
+    or_warn(end_group(&store, bundle, id));
+    or_warn(remove_socket(bundle));
+    Ok(exit)
+}
+
+/// Ends one container.
+fn end(store: &Store, bundle: &Path, id: &str) -> Result<Exit> {
+    let recorded = or_warn(exits::read(bundle, None)).flatten();
+    let init = Init::find(store, id, bundle);
+    if let Err(error) = delete::delete(store, id, true) {
         if init.lives() {
             return Err(error);
         }
@@ -72,8 +84,26 @@ fn clean_up(bundle: &Path, namespace: &str, id: &str) -> Result<Exit> {
     }
     let exit = recorded.unwrap_or_else(|| init.exit());
     or_warn(unmount_all(&bundle.join(ROOTFS)));
-    or_warn(remove_socket(bundle));
     Ok(exit)
+}
+
+/// Ends the containers of the group that has its name from `leader`, unless their shim lives.
+fn end_group(store: &Store, bundle: &Path, leader: &str) -> Result<()> {
+    let Some(socket) = address(bundle) else { return Ok(()) };
+    if socket::answers(&socket)? {
+        return Ok(());
+    }
+    for id in store.ids()? {
+        let Ok(state) = store.open(&id).and_then(|dir| dir.read_state()) else { continue };
+        if id != leader && group_among(&state.annotations) == Some(leader) {
+            tracing::info!("container {id} had the same shim");
+            let exit = or_warn(end(store, &state.bundle, &id));
+            if let Some(exit) = exit.filter(|_| state.bundle.exists()) {
+                or_warn(exits::write(&state.bundle, None, &exit));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// What has gone wrong beside the way; containerd logs it.
@@ -81,11 +111,15 @@ fn or_warn<T>(result: Result<T>) -> Option<T> {
     result.map_err(|error| tracing::warn!("{error}")).ok()
 }
 
-/// The socket that `start` noted in the bundle, if nobody listens there.
+/// The socket that `start` noted in the bundle; none if it has not come that far.
+fn address(bundle: &Path) -> Option<PathBuf> {
+    let address = fs::read_to_string(bundle.join(ADDRESS)).ok()?;
+    socket::path_of(&address).map(Path::to_owned)
+}
+
+/// Removes the socket, if nobody listens there.
 fn remove_socket(bundle: &Path) -> Result<()> {
-    // No note: start has not come that far.
-    let address = fs::read_to_string(bundle.join(ADDRESS)).unwrap_or_default();
-    socket::path_of(&address).map_or(Ok(()), socket::remove_dead)
+    address(bundle).map_or(Ok(()), |socket| socket::remove_dead(&socket))
 }
 
 fn response(exit: &Exit) -> DeleteResponse {

@@ -16,6 +16,7 @@ pub mod daemon;
 pub mod dialect;
 pub mod socket;
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{IsTerminal, Read};
 use std::os::fd::AsFd;
@@ -88,18 +89,18 @@ pub fn print(bytes: &[u8]) -> Result<()> {
 }
 
 /// The annotations that say which containers share a shim, in the order that they count.
-#[derive(Default, Deserialize)]
-struct Annotations {
-    #[serde(rename = "io.containerd.runc.v2.group")]
-    group: Option<String>,
-    #[serde(rename = "io.kubernetes.cri.sandbox-id")]
-    sandbox: Option<String>,
+const GROUPS: [&str; 2] = ["io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id"];
+
+/// The group that a container's annotations name.
+pub fn group_among(annotations: &BTreeMap<String, String>) -> Option<&str> {
+    let mut named = GROUPS.iter().filter_map(|name| annotations.get(*name).map(String::as_str));
+    named.find(|group| !group.is_empty())
 }
 
 /// The part of config.json that is looked at.
 #[derive(Deserialize)]
 struct Config {
-    annotations: Option<Annotations>,
+    annotations: Option<BTreeMap<String, String>>,
 }
 
 /// The group that the bundle's config asks for.
@@ -109,7 +110,7 @@ fn group(bundle: &Path) -> Result<Option<String>> {
     let config: Config = serde_json::from_slice(&bytes)
         .map_err(|error| Error::Usage(format!("config.json: {error}")))?;
     let named = config.annotations.unwrap_or_default();
-    Ok([named.group, named.sandbox].into_iter().flatten().find(|group| !group.is_empty()))
+    Ok(group_among(&named).map(str::to_owned))
 }
 
 fn write_address(bundle: &Path, address: &str) -> Result<()> {

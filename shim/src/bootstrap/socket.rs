@@ -192,7 +192,10 @@ fn listen_at(path: &Path) -> Result<OwnedFd, Errno> {
 }
 
 /// Whether somebody listens there: one whose queue is full (`EAGAIN`) does.
-fn answers(path: &Path) -> Result<bool> {
+///
+/// # Errors
+/// A socket of another user's.
+pub fn answers(path: &Path) -> Result<bool> {
     let doing = || format!("connect to {}", path.display());
     let owner = match fs::symlink_metadata(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),

@@ -23,6 +23,7 @@ pub(crate) const TESTS: &[(&str, crate::Alone)] = &[
     ("created_over_a_restart", created_over_a_restart),
     ("stopped_pod_over_a_restart", stopped_pod_over_a_restart),
     ("killed_shim", killed_shim),
+    ("killed_shim_of_own_pids", killed_shim_of_own_pids),
     ("killed_shim_while_down", killed_shim_while_down),
     ("many_restarts", many_restarts),
 ];
@@ -88,6 +89,14 @@ fn crash(cri: &mut Cri) -> Verdict {
 fn keeps_exits(cri: &Cri) -> Verdict {
     if cri.major >= 2 && cri.sandbox.is_reference_shim() {
         return Err(Stop::Skip("this shim names no process after the exit: 255".into()));
+    }
+    Ok(())
+}
+
+/// containerd 2 cleans up behind a dead shim for the pod's own container alone.
+fn forgets_members(cri: &Cri) -> Verdict {
+    if cri.major >= 2 && cri.sandbox.is_reference_shim() {
+        return Err(Stop::Skip("this shim leaves the pod's other containers as they are".into()));
     }
     Ok(())
 }
@@ -195,8 +204,20 @@ fn is_cleaned(pod: &Pod, container: &Container, pids: &[Pid]) -> Verdict {
 }
 
 fn killed_shim(cri: &mut Cri) -> Verdict {
+    forgets_members(cri)?;
     let pod = cri.pod(json!({}))?;
     let container = pod.container("sleep 600", json!({}))?;
+    let pids = [pod.pid()?, container.pid()?];
+    kill(Pid::from_raw(parent(pids[0])?), Signal::SIGKILL)?;
+    is_cleaned(&pod, &container, &pids)
+}
+
+fn killed_shim_of_own_pids(cri: &mut Cri) -> Verdict {
+    forgets_members(cri)?;
+    // Nothing of the pod takes this container along.
+    let own = json!({"linux": {"security_context": {"namespace_options": {"pid": "CONTAINER"}}}});
+    let pod = cri.pod(own.clone())?;
+    let container = pod.container("sleep 600", own)?;
     let pids = [pod.pid()?, container.pid()?];
     kill(Pid::from_raw(parent(pids[0])?), Signal::SIGKILL)?;
     is_cleaned(&pod, &container, &pids)
