@@ -82,7 +82,10 @@ impl Request {
         let options = Options::from_any(extensions().find(|any| Options::is_type_of(any)))?;
         Ok(Self {
             dialect: Dialect::Protobuf,
-            level: level(params.log_level.value()).max(args.level),
+            level: match args.level {
+                LogLevel::Debug => LogLevel::Debug,
+                _ => level(params.log_level.value()),
+            },
             grpc_address: first([params.containerd_grpc_address, args.address.clone()]),
             ttrpc_address: first([params.containerd_ttrpc_address, env.ttrpc_address.clone()]),
             socket_dir: params.socket_dir.filter(|dir| !dir.is_empty()).map(PathBuf::from),
@@ -229,6 +232,10 @@ mod tests {
         let request = Request::read(&input, &args("demo", "default"), &env(None)).unwrap();
         assert_eq!(request.options.shim_cgroup, "/s");
         assert_eq!(request.level, LogLevel::Debug);
+        params.log_level = containerd_shim_protos::protobuf::EnumOrUnknown::from_i32(4);
+        let input = params.write_to_bytes().unwrap();
+        let request = Request::read(&input, &args("demo", "default"), &env(None)).unwrap();
+        assert_eq!(request.level, LogLevel::Warning);
     }
 
     #[test]

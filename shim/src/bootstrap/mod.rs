@@ -10,7 +10,8 @@
 //! takes back the ones before it.
 //!
 //! Not taken over from Go's shims: the link `s` to the socket's directory in the bundle (`address`
-//! says more), and the second socket for a profiler.
+//! says more), the second socket for a profiler, and `shim.pid`, which only the daemons of runtimes
+//! of version 1 read.
 
 pub mod daemon;
 pub mod dialect;

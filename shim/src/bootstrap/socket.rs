@@ -349,7 +349,7 @@ mod tests {
     #[test]
     fn of_many_starters_one_wins_and_the_others_find_it() {
         let dir = tempfile::tempdir().unwrap();
-        for round in 0..50 {
+        for round in 0..150 {
             let path = dir.path().join(round.to_string());
             // A dead one, so that all find it and want to remove it.
             drop(UnixListener::bind(&path).unwrap());
