@@ -188,7 +188,7 @@ impl<'a> Job<'a> {
     ) -> Result<OwnedFd> {
         if self.way.detached_layers && !needs_mount2(&fs()) {
             let mut fs = fs();
-            overlay::open_layers(&mut fs, Some(userns))?;
+            let _held = overlay::open_layers(&mut fs, Some(userns))?;
             match self.build(&fs) {
                 // Before Linux 6.15 a layer has to be attached somewhere.
                 Err(error) if error.errno() == Some(Errno::EINVAL) => {}
@@ -209,7 +209,7 @@ impl<'a> Job<'a> {
                 return Ok(Recipe::Context(fs));
             }
             if self.way.layer_fds {
-                overlay::open_layers(&mut fs, None)?;
+                let _nothing_is_mapped = overlay::open_layers(&mut fs, None)?;
                 return Ok(Recipe::Context(fs));
             }
         }

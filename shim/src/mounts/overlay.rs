@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 
 use corten::error::{Doing, Error, Result};
 use corten::rootfs::NewFs;
-use corten::rootfs::path::{c_path, open_host};
+use corten::rootfs::path::{c_path, open_host, open_plain};
 use corten::sys::mount as sys;
 use nix::fcntl::AT_FDCWD;
+use nix::sys::stat::{fstat, stat};
 
 use super::{idmap, way};
 
@@ -46,7 +47,6 @@ fn take_layers(fs: &mut NewFs) -> Vec<Layer> {
             "workdir" => vec![single(c"workdir", false)],
             _ => return true,
         };
-        layers.retain(|old| new.iter().all(|new| new.lower || new.key != old.key));
         layers.extend(new);
         false
     });
@@ -87,18 +87,54 @@ fn unescape(name: &str) -> PathBuf {
     plain.into()
 }
 
-/// Opens the layers; those below the writable one as detached trees with mapped identities, if there is
-/// a map.
-pub(super) fn open_layers(fs: &mut NewFs, userns: Option<&OwnedFd>) -> Result<()> {
-    for layer in take_layers(fs) {
-        let doing = || format!("open layer {:?}", layer.path);
-        let fd = match userns {
-            Some(userns) if layer.lower => mapped(&layer.path, userns).doing(doing)?,
-            _ => way::open_dir(&layer.path).doing(doing)?,
+/// Opens the layers; those below the writable one with mapped identities, if there is a map. The tree
+/// that is returned has to be held until the file system is made.
+pub(super) fn open_layers(fs: &mut NewFs, userns: Option<&OwnedFd>) -> Result<Option<OwnedFd>> {
+    let layers = take_layers(fs);
+    let mapped = userns.map(|userns| MappedLayers::new(&layers, userns));
+    for Layer { key, path, lower } in &layers {
+        let doing = || format!("open layer {path:?}");
+        let fd = match &mapped {
+            Some(mapped) if *lower => mapped.open(path).doing(doing)?,
+            _ => way::open_dir(path).doing(doing)?,
         };
-        fs.files.push((layer.key, fd));
+        fs.files.push((key, fd));
     }
-    Ok(())
+    Ok(mapped.and_then(|mapped| mapped.common).map(|(_, tree)| tree))
+}
+
+/// Lower layers with mapped identities, in detached trees. Where possible they are all in one, for each
+/// costs a wait in the kernel when it goes.
+struct MappedLayers<'a> {
+    userns: &'a OwnedFd,
+    /// The directory that the layers have in common, and a tree of it.
+    common: Option<(&'a Path, OwnedFd)>,
+}
+
+impl<'a> MappedLayers<'a> {
+    fn new(layers: &'a [Layer], userns: &'a OwnedFd) -> Self {
+        let lower = layers.iter().filter(|layer| layer.lower);
+        let common = common_dir(lower.map(|layer| layer.path.as_path()));
+        // What lies there may be of a kind that can't be mapped, and the layers of another.
+        let common = common.and_then(|dir| Some((dir, mapped(dir, userns).ok()?)));
+        Self { userns, common }
+    }
+
+    fn open(&self, path: &Path) -> Result<OwnedFd> {
+        match self.common.as_ref().and_then(|(dir, tree)| through(tree, dir, path)) {
+            Some(found) => Ok(found),
+            None => mapped(path, self.userns),
+        }
+    }
+}
+
+/// The layer as it is seen through a tree of a directory above it, if that is the same: not behind a
+/// link, nor in what is mounted there.
+fn through(tree: &OwnedFd, dir: &Path, path: &Path) -> Option<OwnedFd> {
+    let name = path.strip_prefix(dir).ok()?;
+    let found = open_plain(tree, name, libc::O_RDONLY | libc::O_DIRECTORY).ok()?;
+    let (seen, real) = (fstat(&found).ok()?, stat(path).ok()?);
+    ((seen.st_dev, seen.st_ino) == (real.st_dev, real.st_ino)).then_some(found)
 }
 
 /// Puts mapped trees of the lower layers over themselves, for kernels that want layers to be attached.
@@ -139,7 +175,7 @@ pub(super) fn fit(data: &mut String, page: usize) -> Result<Option<PathBuf>> {
     let mut words: Vec<String> = words(data);
     let lower = words.iter().rposition(|word| word.starts_with("lowerdir="));
     let lower = lower.and_then(|at| words.get_mut(at)).ok_or_else(|| too_long(all))?;
-    let Some((common, names)) = relative(lower.trim_start_matches("lowerdir=")) else {
+    let Some((common, names)) = lower.strip_prefix("lowerdir=").and_then(relative) else {
         return Err(too_long(all));
     };
     *lower = format!("lowerdir={names}");
@@ -160,24 +196,22 @@ fn words(data: &str) -> Vec<String> {
     .collect()
 }
 
-/// The longest directory that all names are below, and the names from there.
+/// The names from the longest directory that all are below, and that.
 fn relative(lower: &str) -> Option<(PathBuf, String)> {
     let names = split(lower);
-    let mut layers = names.iter().filter(|name| !name.is_empty());
-    let first = Path::new(layers.next()?).parent()?;
-    let common = first.ancestors().find(|dir| {
-        names.iter().all(|name| {
-            name.is_empty() || Path::new(name).parent().is_some_and(|up| up.starts_with(dir))
-        })
-    })?;
-    if !common.is_absolute() || common == Path::new("/") {
-        return None;
-    }
-    let short = names
-        .iter()
-        .map(|name| {
-            Path::new(name).strip_prefix(common).ok().and_then(Path::to_str).unwrap_or(name)
-        })
-        .collect::<Vec<_>>();
+    let layers = names.iter().filter(|name| !name.is_empty());
+    let common = common_dir(layers.map(Path::new))?;
+    let short =
+        |name: &&str| Path::new(name).strip_prefix(common).ok()?.to_str().map(str::to_owned);
+    // An empty name stays one: it is not a layer.
+    let short: Vec<_> = names.iter().map(|name| short(name).unwrap_or_default()).collect();
     Some((unescape(common.to_str()?), short.join(":")))
+}
+
+/// The longest directory that all of these are below, unless that is all of the host.
+fn common_dir<'a>(paths: impl Iterator<Item = &'a Path> + Clone) -> Option<&'a Path> {
+    let dirs = paths.map(|path| path.parent().unwrap_or(Path::new("")));
+    let first = dirs.clone().next()?;
+    let common = first.ancestors().find(|above| dirs.clone().all(|dir| dir.starts_with(above)))?;
+    (common.is_absolute() && common != Path::new("/")).then_some(common)
 }

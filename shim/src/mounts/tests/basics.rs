@@ -205,6 +205,25 @@ alone! {
 }
 
 alone! {
+    /// What fsconfig(2) does not take, mount(2) does.
+    fn long_values_and_flags_without_a_word(dirs) {
+        let long = "s".repeat(300);
+        let size = format!("size={}k", "0".repeat(300) + "64");
+        for (source, options) in [(long.as_str(), &["ro"][..]), ("x", &["ro", &size]), ("x", &["ro", "silent"])] {
+            for (name, way) in ways() {
+                mount_by(&way, &[a_mount("tmpfs", source, options)], &dirs.rootfs()).unwrap();
+                let [[_, shown, ..]] = dirs.mounted().try_into().unwrap();
+                assert_eq!(shown, "ro,relatime", "{name}");
+                dirs.unmount();
+            }
+        }
+        let size = format!("size={}k", "0".repeat(4096) + "64");
+        let error = refused(dirs, &[a_mount("tmpfs", "x", &[&size])]);
+        assert!(error.ends_with("the options are 4104 bytes long, but mount(2) takes less than 4096"), "{error}");
+    }
+}
+
+alone! {
     fn propagation_is_set_afterwards(dirs) {
         for (name, way) in ways() {
             for (word, wanted) in [("shared", "shared:"), ("private", "-"), ("unbindable", "unbindable")] {

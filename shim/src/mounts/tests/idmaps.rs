@@ -2,6 +2,7 @@
 
 use super::overlays::{DEEP, check, layers, overlay};
 use super::*;
+use crate::mounts::{options, overlay};
 
 const MAPS: [&str; 2] = ["uidmap=0:100000:65536", "gidmap=0:200000:1000,1000:300000:10"];
 
@@ -51,6 +52,48 @@ alone! {
                 fs::remove_file(dirs.path("upper/fs/special")).unwrap();
             });
         }
+    }
+}
+
+alone! {
+    /// What the layers have in common is mapped at once; some of them can't be seen in that.
+    fn layers_behind_links_and_on_other_file_systems_are_mapped(dirs) {
+        let lower = layers(dirs, "snapshots", 2);
+        dirs.write("snapshots/mounted/fs/hidden", "");
+        for place in ["snapshots/mounted", "elsewhere"] {
+            mount(Some("x"), dirs.dir(place).as_str(), Some("tmpfs"), MsFlags::empty(), None::<&str>)
+                .unwrap();
+            dirs.write(&format!("{place}/fs/{place}"), "");
+        }
+        symlink(dirs.path("elsewhere"), dirs.path("snapshots/link")).unwrap();
+        let top = dirs.text("snapshots");
+        let wanted = overlay(dirs, &format!("{lower}:{top}/mounted/fs:{top}/link/fs"));
+        on_each_way(dirs, &mapped(wanted), |name| {
+            check(dirs, 2, name);
+            assert!(!dirs.path("rootfs/hidden").exists(), "{name}");
+            for file in ["0", "1", "snapshots/mounted", "elsewhere"] {
+                let owner = owner(dirs, &format!("rootfs/{file}"));
+                assert_eq!(owner, (100_000, 200_000), "{name}: {file}");
+            }
+        });
+    }
+}
+
+alone! {
+    /// Otherwise every mount would go the longer way, and nobody would see it.
+    fn layers_need_not_be_attached(dirs) {
+        let release = nix::sys::utsname::uname().unwrap().release().to_str().unwrap().to_owned();
+        let mut numbers = release.split(['.', '-']).map(|number| number.parse::<u32>().unwrap_or(0));
+        if (numbers.next(), numbers.next()) < (Some(6), Some(15)) {
+            return skip("detached mounts as overlay's layers need Linux 6.15");
+        }
+        let wanted = mapped(overlay(dirs, &layers(dirs, "snapshots", 3)));
+        let options = options::Wanted::parse(&wanted.options).unwrap();
+        let userns = options.maps.unwrap().userns().unwrap();
+        let mut fs = corten::rootfs::NewFs::new("overlay", None, &options.options);
+        let held = overlay::open_layers(&mut fs, Some(&userns)).unwrap();
+        corten::rootfs::build(&fs, 0, None).unwrap();
+        drop(held);
     }
 }
 
