@@ -2,7 +2,7 @@
 
 use std::io::{PipeReader, Read, Write};
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
@@ -44,6 +44,8 @@ pub struct Boot {
     pub environment: Vec<(String, String)>,
     /// The limit of open files, soft and hard.
     pub files: Option<u64>,
+    /// The binary, when it is not the one under test itself.
+    pub program: Option<PathBuf>,
 }
 
 impl Default for Boot {
@@ -55,6 +57,7 @@ impl Default for Boot {
             sockets: "/run/containerd/s".to_owned(),
             environment: Vec::new(),
             files: None,
+            program: None,
         }
     }
 }
@@ -177,7 +180,7 @@ pub fn execute(
     boot: &Boot,
     combined: bool,
 ) -> Result<Executed, Stop> {
-    let mut command = Command::new(&world.shim);
+    let mut command = Command::new(boot.program.as_ref().unwrap_or(&world.shim));
     command
         .args(["-namespace", &world.namespace, "-address", &world.grpc])
         .args(["-publish-binary", "/bin/true", "-id", id])

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use containerd_shim_protos::api::{CreateTaskRequest, Status, WaitResponse};
+use containerd_shim_protos::ttrpc::Code;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, mkfifo};
@@ -17,7 +18,7 @@ use super::bootstrap::{self, Boot, Reply};
 use super::events::Events;
 use super::leaks::{self, Snapshot};
 use super::stdio::{Fifos, Reader};
-use super::task::{PATIENCE, TaskClient};
+use super::task::{Answer, PATIENCE, TaskClient};
 use super::{Flavour, request, sandbox};
 use crate::bundle::Bundle;
 use crate::managers::{Stop, Verdict, eventually, same};
@@ -287,13 +288,13 @@ impl Shim {
             let Ok(state) = self.client.state(id, "") else { continue };
             let status = state.status.enum_value_or_default();
             if matches!(status, Status::PAUSED | Status::PAUSING) {
-                self.client.resume(id)?;
+                there(self.client.resume(id))?;
             }
             if status != Status::STOPPED {
-                self.client.kill(id, "", KILL, true)?;
-                self.client.wait(id, "")?;
+                there(self.client.kill(id, "", KILL, true))?;
+                there(self.client.wait(id, "").map(drop))?;
             }
-            self.client.delete(id, "")?;
+            there(self.client.delete(id, "").map(drop))?;
         }
         let id = self.ids.borrow().first().cloned().unwrap_or_default();
         self.client.shutdown(&id, false)?;
@@ -380,6 +381,14 @@ impl Task {
         let text = fifos.out().text();
         self.client.delete(&self.id, &name)?;
         Ok((status, text))
+    }
+}
+
+/// What is no longer there needs no end: a create may have been given up a moment ago.
+fn there(answer: Answer<()>) -> Verdict {
+    match answer {
+        Err(refusal) if refusal.code == Some(Code::NOT_FOUND) => Ok(()),
+        other => Ok(other?),
     }
 }
 

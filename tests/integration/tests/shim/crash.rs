@@ -239,7 +239,9 @@ fn the_log_reader_leaves(world: &World) -> Verdict {
 /// The bundle is removed below a running container (H15): Kill and Delete work.
 fn the_bundle_is_removed(world: &World) -> Verdict {
     world.reference_deviates("runc's log is in the bundle (H15)")?;
-    let task = world.running("sleep 1000")?;
+    // The shell itself stays: its programs are about to go.
+    let (task, fifos) = world.piped("echo ready; while read line; do :; done")?;
+    fifos.out().expect("ready")?;
     fs::remove_dir_all(&task.bundle.dir)?;
     task.killed()?;
     task.delete()

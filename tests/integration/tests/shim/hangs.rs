@@ -278,7 +278,7 @@ fn a_client_that_gives_up(world: &World) -> Verdict {
 /// While one container hangs in every way, its neighbour in the same shim lives a whole life.
 fn a_neighbour_works(world: &World) -> Verdict {
     world.reference_deviates(WHY)?;
-    let stuck = hooked(world, "createRuntime", "timeout 10 sleep 1234")?;
+    let stuck = hooked(world, "createRuntime", "timeout 4 sleep 1234")?;
     let creating = stuck.client.creating(&stuck.request());
     hook_runs()?;
     let mut bundle = world.bundle("sleep 1000");

@@ -11,6 +11,7 @@ mod errors;
 mod events;
 mod exec;
 mod exits;
+mod faults;
 mod golden;
 mod groups;
 mod hangs;
@@ -60,6 +61,7 @@ fn trials() -> Vec<Trial> {
         ("delivery", delivery::TESTS),
         ("ordinary", ordinary::TESTS),
         ("golden", golden::TESTS),
+        ("faults", faults::TESTS),
     ];
     groups.iter().flat_map(|(group, cases)| shim::trials(group, cases)).collect()
 }

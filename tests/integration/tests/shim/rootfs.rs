@@ -5,6 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use containerd_shim_protos::api::Mount;
+use containerd_shim_protos::events::task::TaskCreate;
 use containerd_shim_protos::ttrpc::Code;
 use corten_integration::bundle::Bundle;
 use corten_integration::managers::{Stop, Verdict, check, same};
@@ -88,6 +89,8 @@ fn bind(world: &World) -> Verdict {
     let source = image.display().to_string();
     let task = mounted(world, bundle, vec![request::mount("bind", &source, "", &["rbind", "rw"])])?;
     same("in it", &task.shell(world, "cat /tmp/new")?, &(0, "new\n".to_owned()))?;
+    let create: TaskCreate = world.events.find(&format!("create {}", task.id))?.decode()?;
+    same("source in the event", &create.rootfs[0].source, &source)?;
     unmounted(world, &task)?;
     check(image.join("tmp/new").exists(), "it was written")
 }
