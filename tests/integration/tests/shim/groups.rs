@@ -4,10 +4,13 @@ use containerd_shim_protos::api::Status;
 use containerd_shim_protos::ttrpc::Code;
 use corten_integration::bundle::Bundle;
 use corten_integration::managers::{Stop, Verdict, check, eventually, same};
+use corten_integration::shim::bootstrap;
+use corten_integration::shim::leaks::processes;
 use corten_integration::shim::stdio::moment;
 use corten_integration::shim::task::{PATIENCE, refused};
 use corten_integration::shim::{Case, Flavour, Task, World};
 use corten_integration::shim_tests;
+use nix::sys::signal::Signal;
 use serde_json::json;
 
 pub(crate) const TESTS: &[Case] = shim_tests![
@@ -18,6 +21,8 @@ pub(crate) const TESTS: &[Case] = shim_tests![
     one_is_killed,
     many_containers,
     the_first_may_leave_first,
+    delete_takes_the_group_along,
+    delete_spares_the_group_of_a_living_shim,
 ];
 
 fn member(world: &World, annotation: &str, group: &str, script: &str) -> Bundle {
@@ -125,4 +130,39 @@ fn the_first_may_leave_first(world: &World) -> Verdict {
     let third = pod(world, "exit 6")?;
     same("shim", &third.shim.pid, &first.shim.pid)?;
     same("status", &third.wait()?.exit_status, &6)
+}
+
+/// A pod's own container, whose id is the group's, and another of the pod.
+fn leader_and_member(world: &World) -> Result<[Task; 2], Stop> {
+    let name = "io.kubernetes.cri.sandbox-id";
+    let mut own = world.bundle("sleep 1000");
+    let group = own.id.clone();
+    own.set("annotations", json!({name: group}));
+    let mut both = [world.task(own)?, world.task(member(world, name, &group, "sleep 1000"))?];
+    for task in &mut both {
+        task.create()?;
+        task.start()?;
+    }
+    Ok(both)
+}
+
+/// containerd 2 executes `delete` for the pod's own container alone.
+fn delete_takes_the_group_along(world: &World) -> Verdict {
+    world.reference_deviates("it leaves the others as they are")?;
+    let [leader, member] = leader_and_member(world)?;
+    leader.shim.signal(Signal::SIGKILL)?;
+    leader.shim.gone()?;
+    bootstrap::delete(world, &leader.bundle.dir, &leader.id)?;
+    eventually("both are gone", PATIENCE, || Ok(processes().is_empty()))?;
+    // Its own `delete`, which 1.6 executes, still knows how it ended.
+    let answer = bootstrap::delete(world, &member.bundle.dir, &member.id)?;
+    same("member", &(answer.pid, answer.exit_status), &(member.pid, 137))
+}
+
+/// One that is cleaned up while the shim lives is cleaned up alone.
+fn delete_spares_the_group_of_a_living_shim(world: &World) -> Verdict {
+    let [leader, member] = leader_and_member(world)?;
+    bootstrap::delete(world, &leader.bundle.dir, &leader.id)?;
+    moment();
+    same("member", &member.shell(world, "echo fine")?, &(0, "fine\n".to_owned()))
 }
