@@ -305,7 +305,7 @@ impl Moving {
             return Ok(false);
         }
         let source = if ready.hung_up { Interest::Change } else { Interest::Read };
-        self.wait(source, Interest::Nothing)
+        self.wait(source, Interest::Off)
     }
 
     /// Both ends are ready.
@@ -337,7 +337,7 @@ impl Moving {
             return self.wait(Interest::Off, Interest::Off);
         }
         if self.carried.is_empty() {
-            self.wait(Interest::Read, Interest::Nothing)
+            self.wait(Interest::Read, Interest::Off)
         } else {
             self.wait(Interest::Off, Interest::Write)
         }
@@ -370,8 +370,7 @@ impl Moving {
             end.fd.want(match (end.is_terminal, sink) {
                 // It may hang up meanwhile, and stay so.
                 (true, Interest::Write) => Interest::Change,
-                (true, _) => Interest::Off,
-                (false, sink) => sink,
+                (_, sink) => sink,
             })?;
         }
         Ok(true)

@@ -345,6 +345,26 @@ fn a_drain_that_nobody_finishes_does_not_keep_the_loop_busy() {
 }
 
 #[test]
+fn the_last_call_ends_though_somebody_always_has_something_to_say() {
+    let client = Client::new();
+    let mut out = client.reader("out");
+    let (mut rig, [_stdin, mut background, _stderr]) = client.start();
+    let mut got = Vec::new();
+    fill(&mut background);
+    rig.io.stdout.last_call();
+    for _ in 0..1000 {
+        rig.io.turn();
+        fill(&mut background);
+        gather(&mut out, &mut got);
+        if rig.io.stdout.is_settled() {
+            break;
+        }
+    }
+    assert!(rig.io.stdout.is_settled(), "{}", rig.io.describe());
+    assert!((1 << 20..3 << 19).contains(&got.len()), "{}", got.len());
+}
+
+#[test]
 fn the_streams_of_a_process_take_little_memory() {
     assert!(size_of::<Io>() <= 768, "{}", size_of::<Io>());
 }

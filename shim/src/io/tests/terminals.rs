@@ -120,6 +120,26 @@ fn a_kernel_without_splice_for_terminals_is_served_too() {
 }
 
 #[test]
+fn what_a_terminal_did_not_take_without_splice_follows_when_it_has_room() {
+    let client = Client::new();
+    let (mut rig, mut tty) = start(&client, false);
+    *rig.io.stdin.splices().unwrap() = false;
+    let mut typist = client.writer();
+    let mut sent = 0;
+    while rig.io.describe().starts_with(&format!("stdin: moving, {sent} bytes")) {
+        typist.write_all(&[b'x'; 1000]).unwrap();
+        sent += 1000;
+        rig.run(Duration::from_millis(5));
+    }
+    assert_eq!(rig.idle_turns(), 0);
+    let mut chunk = [0; 4096];
+    while sent > 0 {
+        sent -= tty.read(&mut chunk).unwrap();
+        rig.run(Duration::from_millis(5));
+    }
+}
+
+#[test]
 fn a_terminal_that_nobody_has_open_may_come_back() {
     let client = Client::new();
     let mut out = client.reader("out");
