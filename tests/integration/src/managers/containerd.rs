@@ -126,6 +126,14 @@ impl Containerd {
         fs::read_to_string(self.dir.join("log")).unwrap_or_default()
     }
 
+    /// How many events of a topic shims have sent, as the log says from `start` on: also those that
+    /// came before anybody could listen.
+    pub fn received(&self, topic: &str, start: usize) -> usize {
+        let (log, topic) = (self.log(), format!(" topic={topic} "));
+        let lines = log.get(start..).unwrap_or_default().lines();
+        lines.filter(|line| line.contains("event forwarded") && line.contains(&topic)).count()
+    }
+
     /// Its socket.
     pub fn socket(&self) -> PathBuf {
         self.dir.join("sock")
@@ -209,11 +217,13 @@ impl Containerd {
 
     /// `ctr` in another containerd namespace.
     pub fn ctr_of<S: AsRef<str>>(&self, namespace: &str, words: &[S]) -> Run {
-        let run = Run::new(self.sandbox.containerd("ctr"))
-            .dir(&self.dir)
-            .arg("--address")
-            .arg(self.socket());
-        run.args(["--namespace", namespace]).args(words.iter().map(AsRef::as_ref))
+        let run = Run::new(self.sandbox.containerd("ctr")).dir(&self.dir);
+        // containerd 2 warns of cgroup v1 with every command.
+        let run = run.env("CONTAINERD_SUPPRESS_DEPRECATION_WARNINGS", "1");
+        run.arg("--address")
+            .arg(self.socket())
+            .args(["--namespace", namespace])
+            .args(words.iter().map(AsRef::as_ref))
     }
 
     /// Runs `ctr`; its output, when it succeeds.

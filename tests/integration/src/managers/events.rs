@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::client::unique;
-use super::command::spawn;
+use super::command::{Run, spawn};
 use super::containerd::Containerd;
 use super::{Stop, Verdict, eventually};
 
@@ -37,7 +37,11 @@ impl Events {
     /// Subscribes as soon as the daemon listens.
     pub fn early(containerd: &Containerd) -> Result<Self, Stop> {
         let file = containerd.dir.join(unique("events"));
-        let mut command = containerd.ctr(&["--connect-timeout", "60s", "events"]).into_command();
+        let listen = containerd.ctr(&["--connect-timeout", "60s", "events"]);
+        // `ctr` of containerd 2 does not wait for a socket.
+        let script = "until [ -S \"$0\" ]; do sleep 0.01; done; exec \"$@\"";
+        let run = Run::new("sh").args(["-c", script]).arg(containerd.socket());
+        let mut command = run.args(listen.words()).into_command();
         command.stdin(Stdio::null()).stdout(File::create(&file)?).stderr(Stdio::null());
         Ok(Self { child: spawn(&mut command)?, file })
     }
@@ -50,6 +54,12 @@ impl Events {
     /// `exec-started ID`, `exit CODE`, `exit ID CODE` of an exec, `delete CODE`, `oom`…
     pub fn of(&self, id: &str) -> Vec<String> {
         self.text().lines().filter_map(|line| words(line, id)).collect()
+    }
+
+    /// How many events of a topic there were.
+    pub fn count(&self, topic: &str) -> usize {
+        let topic = format!(" {topic} ");
+        self.text().lines().filter(|line| line.contains(&topic)).count()
     }
 
     /// Waits for an event of a container and answers all that came until then.

@@ -229,7 +229,8 @@ fn ends_with_the_container(ctr: &Containerd) -> Verdict {
     let client = ctr.terminal(run)?;
     client.expect("in")?;
     container.does("kill", &["-s", "KILL"])?;
-    same("exit code of exec", &client.finish()?.0, &137)?;
+    let (code, screen) = client.finish()?;
+    check(code == 137, format!("exit code {code} of exec: {screen}"))?;
     same("exit code", &container.ends()?, &137)
 }
 
