@@ -124,6 +124,11 @@ impl Voice {
     fn create(&self, id: &str, namespace: &str, request: &Create) -> Result<()> {
         let bundle = request.bundle.as_path();
         let options = options(request)?;
+        if options.systemd_cgroup {
+            // As the runtime does: refuse rather than manage cgroups in another way than asked.
+            let words = "SystemdCgroup: the systemd cgroup driver is not there yet; use cgroupfs";
+            return Err(Error::Unsupported(words.to_owned()));
+        }
         let root = options.runtime_root(namespace);
         self.say(&Said::Root(root.clone()), &[]);
         options.write(bundle)?;
