@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
-use containerd_shim_protos::api::{CreateTaskRequest, StartRequest, Status};
+use containerd_shim_protos::api::{CreateTaskRequest, DeleteRequest, StartRequest, Status};
 use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::ttrpc::Code;
 use corten_integration::cgroups;
@@ -23,6 +23,7 @@ pub(crate) const TESTS: &[Case] = shim_tests![
     kill_ends_a_hanging_create,
     a_hook_of_start,
     a_hook_of_delete,
+    delete_until_the_deadline,
     a_frozen_container,
     a_stopped_container,
     an_exec_that_is_frozen,
@@ -196,6 +197,24 @@ fn a_hook_of_delete(world: &World) -> Verdict {
         refused::<()>(Err(refusal), Code::NOT_FOUND, "")?;
     }
     refused(task.client.state(&task.id, ""), Code::NOT_FOUND, "")
+}
+
+/// At its deadline Delete is DeadlineExceeded and names the process that it waited for; a later
+/// one does the rest.
+fn delete_until_the_deadline(world: &World) -> Verdict {
+    world.reference_deviates(WHY)?;
+    let mut task = hooked(world, "poststop", "[ -e $0.was ] && exit; >$0.was; exec sleep 1234")?;
+    task.create()?;
+    task.start()?;
+    task.killed()?;
+    let query = DeleteRequest { id: task.id.clone(), ..Default::default() };
+    let deadline = Duration::from_millis(900);
+    let (code, words, took) = with_deadline(&task, "Delete", &query, deadline)?;
+    same("code", &code, &Code::DEADLINE_EXCEEDED)?;
+    contains("what it waited for", &words, "sleep")?;
+    check(took < deadline * 3, format!("Delete took {took:?}"))?;
+    same("status", &task.client.delete(&task.id, "")?.exit_status, &137)?;
+    eventually("nothing stays", PATIENCE, || Ok(processes().len() == 1))
 }
 
 /// Freezes or thaws the container behind the shim's back.

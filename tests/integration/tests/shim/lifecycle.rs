@@ -63,6 +63,8 @@ fn connect_knows_pids(world: &World) -> Verdict {
     let answer = task.client.connect(&task.id)?;
     same("shim", &(answer.shim_pid as i32), &task.shim.pid)?;
     same("task", &answer.task_pid, &task.pid)?;
+    same("version", &answer.version.as_str(), &"")?;
+    same("stranger", &task.client.connect("nobody")?.task_pid, &0)?;
     let cmdline = std::fs::read(format!("/proc/{}/cmdline", task.shim.pid))?;
     check(
         String::from_utf8_lossy(&cmdline).contains("containerd-shim"),

@@ -17,6 +17,7 @@ pub(crate) const TESTS: &[Case] = shim_tests![
     a_logger_that_is_never_ready,
     a_logger_that_dies,
     a_logger_ends_with_its_container,
+    a_logger_on_a_terminal,
     version_two,
     version_two_says_a_byte,
 ];
@@ -124,6 +125,24 @@ fn a_logger_ends_with_its_container(world: &World) -> Verdict {
     task.delete()?;
     eventually("the logger ends", PATIENCE, || Ok(world.dir.join("done").exists()))?;
     same("stdout", &fs::read_to_string(world.dir.join("out"))?.as_str(), &"last\n")
+}
+
+/// The output of a terminal goes to a logger too.
+fn a_logger_on_a_terminal(world: &World) -> Verdict {
+    let uri = format!("binary://{}", script(world, COPY)?);
+    let mut bundle = world.bundle("tty; echo out");
+    bundle.set("process.terminal", serde_json::json!(true));
+    let mut task = world.task(bundle)?;
+    let mut query = task.request();
+    query.terminal = true;
+    query.stdout = uri;
+    task.pid = task.client.create(&query)?;
+    task.start()?;
+    same("status", &task.wait()?.exit_status, &0)?;
+    task.delete()?;
+    let out = world.dir.join("out");
+    eventually("the output", PATIENCE, || Ok(fs::read_to_string(&out)?.ends_with("out\r\n")))?;
+    contains("the output", &fs::read_to_string(&out)?, "/dev/pts/0\r\n")
 }
 
 /// `binary-v2` is ready with one byte.

@@ -22,6 +22,7 @@ pub(crate) const TESTS: &[Case] = shim_tests![
     type_with_a_prefix,
     shim_cgroup,
     no_pivot_root,
+    systemd_where_there_is_none,
 ];
 
 /// Creates with these options; where the runtime keeps its state must be `root`/NAMESPACE/ID.
@@ -153,4 +154,20 @@ fn no_pivot_root(world: &World) -> Verdict {
     }
     task.start()?;
     same("status", &task.wait()?.exit_status, &3)
+}
+
+/// `systemd_cgroup` on a host without systemd: Create is refused with a reason, or works as it
+/// would without.
+fn systemd_where_there_is_none(world: &World) -> Verdict {
+    if Path::new("/run/systemd/system").exists() {
+        return Err(Stop::Skip("systemd is there".to_owned()));
+    }
+    let mut task = world.task(world.bundle("sleep 1000"))?;
+    let mut query = task.request();
+    let options = Options { systemd_cgroup: true, ..Options::default() };
+    query.options = Some(request::runc_options(&options)).into();
+    let answer = task.client.create(&query);
+    let words = answer.map_or_else(|refusal| refusal.message, |_| String::new());
+    check(words.contains("systemd"), format!("the reason is told: {words}"))?;
+    task.create()
 }

@@ -25,6 +25,8 @@ pub(crate) const TESTS: &[Case] = shim_tests![
     unknown_type,
     many_lower_layers,
     mounted_again_inside,
+    mapped_to_a_user_namespace,
+    an_option_of_containerd_itself,
 ];
 
 /// A bundle whose rootfs is empty, and the directory with the files that were in it.
@@ -240,4 +242,49 @@ fn mounted_again_inside(world: &World) -> Verdict {
     let none = None::<&str>;
     nix::mount::mount(Some("tmpfs"), &target, Some("tmpfs"), nix::mount::MsFlags::empty(), none)?;
     unmounted(world, &task)
+}
+
+/// `uidmap=` and `gidmap=`: the image's root is the root of the container's user namespace.
+fn mapped_to_a_user_namespace(world: &World) -> Verdict {
+    world.reference_deviates("1.6 has no mapped mounts")?;
+    let (mut bundle, image) = moved(world, "exec sleep 1000")?;
+    let mapping = serde_json::json!([{"containerID": 0, "hostID": 100_000, "size": 65_536}]);
+    bundle.namespace("user", None);
+    bundle.set("linux.uidMappings", mapping.clone()).set("linux.gidMappings", mapping);
+    for (name, mode) in [("upper", 0o755), ("work", 0o755)] {
+        use std::os::unix::fs::DirBuilderExt;
+        fs::DirBuilder::new().mode(mode).create(world.dir.join(name))?;
+        std::os::unix::fs::chown(world.dir.join(name), Some(100_000), Some(100_000))?;
+    }
+    // The container's root must be able to walk there.
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(&world.dir, open)?;
+    let dir = world.dir.display();
+    let options = [
+        "uidmap=0:100000:65536".to_owned(),
+        "gidmap=0:100000:65536".to_owned(),
+        format!("workdir={dir}/work"),
+        format!("upperdir={dir}/upper"),
+        format!("lowerdir={}", image.display()),
+    ];
+    let options: Vec<_> = options.iter().map(String::as_str).collect();
+    let task = mounted(world, bundle, vec![request::mount("overlay", "overlay", "", &options)])?;
+    let seen = task.shell(world, "stat -c %u /bin/busybox; echo new >/tmp/new && id -u")?;
+    same("owner and id", &seen.1.as_str(), &"0\n0\n")?;
+    unmounted(world, &task)
+}
+
+/// What containerd's own mount manager should have taken out is refused, by name.
+fn an_option_of_containerd_itself(world: &World) -> Verdict {
+    world.reference_deviates("1.6 does not know them")?;
+    let (bundle, image) = moved(world, "true")?;
+    let task = world.task(bundle)?;
+    let mut query = task.request();
+    let source = image.display().to_string();
+    let options = ["rbind", "rw", "X-containerd.mkfs.fs=ext4"];
+    query.rootfs = vec![request::mount("bind", &source, "", &options)];
+    let answer = task.client.create(&query);
+    let words = answer.map_or_else(|refusal| refusal.message, |_| String::new());
+    corten_integration::managers::contains("the reason", &words, "X-containerd.mkfs.fs")?;
+    same("mounts", &points(world)?, &Vec::<String>::new())
 }

@@ -26,6 +26,7 @@ pub(crate) const TESTS: &[Case] = shim_tests![
     a_stuck_reader_of_an_exec,
     a_missing_reader_does_not_hold_the_end,
     output_to_a_file,
+    output_to_a_full_disk,
     output_to_a_relative_scheme,
     only_stdout,
     no_streams_are_null,
@@ -244,6 +245,27 @@ fn output_to_a_file(world: &World) -> Verdict {
     let mut lines: Vec<_> = text.lines().collect();
     lines.sort_unstable();
     same("lines", &lines, &["err", "out"])
+}
+
+/// A disk that is full (H7): the container writes on, and ends.
+fn output_to_a_full_disk(world: &World) -> Verdict {
+    world
+        .reference_deviates("the first error ends the copy, and the writer waits for ever (H7)")?;
+    let disk = world.dir.join("disk");
+    std::fs::create_dir(&disk)?;
+    let (tmpfs, flags) = (Some("tmpfs"), nix::mount::MsFlags::empty());
+    nix::mount::mount(tmpfs, &disk, tmpfs, flags, Some("size=64k"))?;
+    let mut task = world.task(world.bundle("head -c 3000000 /dev/zero; exit 4"))?;
+    let mut query = task.request();
+    query.stdout = format!("file://{}/log", disk.display());
+    query.stderr = query.stdout.clone();
+    task.pid = task.client.create(&query)?;
+    task.start()?;
+    let ended = task.wait();
+    let deleted = task.delete();
+    nix::mount::umount2(&disk, nix::mount::MntFlags::MNT_DETACH)?;
+    same("status", &ended?.exit_status, &4)?;
+    deleted
 }
 
 /// A scheme that nobody knows is refused with its name.
