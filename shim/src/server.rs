@@ -17,7 +17,6 @@ use std::time::{Duration, Instant};
 use corten::error::{Doing, Result};
 use corten::sys::wait;
 use nix::errno::Errno;
-use nix::sys::inotify::Inotify;
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -72,8 +71,6 @@ pub enum Source {
     Io(u64),
     /// The OOM watch of a container, by its init's number.
     Oom(u64),
-    /// The bundles.
-    Bundles,
 }
 
 impl Source {
@@ -88,7 +85,6 @@ impl Source {
             Self::Oom(number) => (5, number),
             Self::Listener => (6, 0),
             Self::Client(number) => (7, number),
-            Self::Bundles => (8, 0),
         };
         Token(kind << 56 | number)
     }
@@ -103,8 +99,7 @@ impl Source {
             4 => Self::Io(number),
             5 => Self::Oom(number),
             6 => Self::Listener,
-            7 => Self::Client(number),
-            _ => Self::Bundles,
+            _ => Self::Client(number),
         }
     }
 }
@@ -116,6 +111,8 @@ pub enum Alarm {
     Worker(u64),
     /// The execs of an ended init have had their time to end.
     LastWords(u64),
+    /// The bundles are to be looked at.
+    Bundles,
     /// Nobody needs us.
     Lonely,
 }
@@ -152,8 +149,6 @@ pub struct Shim {
     pub loggers: Vec<Logger>,
     /// Processes that have ended before they became our children.
     pub strangers: BTreeSet<u64>,
-    /// Tells when a bundle goes away; none before the first.
-    pub bundles: Option<Watched<Inotify>>,
     /// When it is to leave at the latest; set once it was asked to.
     pub leaving: Option<Instant>,
     clients: BTreeMap<u64, Connection>,
@@ -216,7 +211,6 @@ impl Shim {
             publisher,
             loggers: Vec::new(),
             strangers: BTreeSet::new(),
-            bundles: None,
             leaving: None,
             clients: BTreeMap::new(),
             listener,
@@ -282,7 +276,6 @@ impl Shim {
             Source::Oom(number) => self.tell_oom(number),
             Source::Publisher => self.publisher.turn(),
             Source::Signals => self.heed_signals(),
-            Source::Bundles => self.look_after_bundles(),
         }
     }
 
@@ -296,6 +289,7 @@ impl Shim {
             match alarm {
                 Alarm::Worker(number) => self.give_up(number),
                 Alarm::LastWords(number) => self.tell_init_exit(number),
+                Alarm::Bundles => self.look_after_bundles(),
                 Alarm::Lonely => self.leave_if_lonely(),
             }
         }
@@ -303,6 +297,8 @@ impl Shim {
 
     fn greet(&mut self) {
         for socket in self.listener.turn() {
+            // Whoever comes may be about to ask for a container.
+            self.maybe_lonely();
             let number = self.number();
             match Connection::new(socket, &self.poller, Source::Client(number).token()) {
                 Ok(connection) => {
@@ -401,15 +397,20 @@ impl Shim {
     }
 
     fn leave_if_lonely(&mut self) {
-        if self.containers.is_empty() && self.workers.is_empty() {
-            tracing::info!("no container is left, and nobody has asked for one: leaving");
-            self.leave();
+        if !self.containers.is_empty() {
+            return;
         }
+        if !self.workers.is_empty() {
+            return self.maybe_lonely();
+        }
+        tracing::info!("no container is left, and nobody has asked for one: leaving");
+        self.leave();
     }
 
     fn is_done(&self) -> bool {
         let told = self.publisher.pending() == 0
             && self.workers.is_empty()
+            && self.loggers.is_empty()
             && self.clients.values().all(|connection| connection.queued() == 0);
         self.leaving.is_some_and(|at| told || at <= Instant::now())
     }

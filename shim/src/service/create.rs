@@ -53,7 +53,7 @@ impl Shim {
             stdio: stdio.clone(),
             options: (options.type_url, options.value),
         });
-        self.watch_bundle(&id, &bundle);
+        self.watch_bundles();
         self.names.insert(number, (id.clone(), String::new()));
         self.containers.insert(
             id.clone(),

@@ -6,11 +6,12 @@
 //! and then tells the exit and the deletion itself: from us they would come twice.
 
 use std::path::Path;
+use std::time::Duration;
 
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use crate::server::{Alarm, Shim};
 
-use crate::poll::Interest;
-use crate::server::{Shim, Source};
+/// How often the bundles are looked at.
+const BUNDLES: Duration = Duration::from_secs(5);
 
 impl Shim {
     /// SIGTERM: every container is ended and deleted, then the shim leaves.
@@ -36,26 +37,19 @@ impl Shim {
         }
     }
 
-    /// Has a bundle's disappearance noticed.
-    pub(super) fn watch_bundle(&mut self, id: &str, bundle: &Path) {
-        if self.bundles.is_none() {
-            let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK);
-            self.bundles = inotify.ok().and_then(|inotify| {
-                self.poller.watch(inotify, Source::Bundles.token(), Interest::Read).ok()
-            });
-        }
-        let Some(bundles) = &self.bundles else { return };
-        let gone = AddWatchFlags::IN_DELETE_SELF | AddWatchFlags::IN_MOVE_SELF;
-        if let Err(errno) = bundles.get().add_watch(bundle, gone | AddWatchFlags::IN_ONESHOT) {
-            tracing::debug!("watch bundle {} of {id}: {}", bundle.display(), errno.desc());
-        }
+    /// Has the bundles looked at, again and again while there are containers. No inotify(7): root has
+    /// 128 instances in all, and a node more shims than that.
+    pub(super) fn watch_bundles(&mut self) {
+        self.clear_alarm(Alarm::Bundles);
+        self.set_alarm(Alarm::Bundles, BUNDLES);
     }
 
-    /// Something happened to a bundle: a container without one is deleted.
+    /// Deletes containers whose bundle is gone.
     pub fn look_after_bundles(&mut self) {
-        while let Some(bundles) = &self.bundles
-            && bundles.get().read_events().is_ok_and(|events| !events.is_empty())
-        {}
+        if self.containers.is_empty() {
+            return;
+        }
+        self.watch_bundles();
         let gone = |bundle: &Path| !bundle.exists();
         let orphans: Vec<String> = self
             .containers

@@ -4,6 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use containerd_shim_protos::api::{DeleteResponse, Status};
+use containerd_shim_protos::ttrpc::Code;
+use corten_integration::cgroups;
 use corten_integration::managers::{Stop, Verdict, check, eventually, same};
 use corten_integration::shim::bootstrap;
 use corten_integration::shim::leaks::processes;
@@ -33,6 +35,7 @@ pub(crate) const TESTS: &[Case] = shim_tests![
     sigusr1_dumps,
     the_log_reader_leaves,
     the_bundle_is_removed,
+    the_bundle_stays_away,
     the_bundle_is_full,
     the_runtime_was_killed,
 ];
@@ -287,6 +290,21 @@ fn the_bundle_is_removed(world: &World) -> Verdict {
     fs::remove_dir_all(&task.bundle.dir)?;
     task.killed()?;
     task.delete()
+}
+
+/// A bundle that stays away: its container is deleted, and a shim without containers leaves.
+fn the_bundle_stays_away(world: &World) -> Verdict {
+    world.reference_deviates("it stays for ever")?;
+    let task = world.running("sleep 1000")?;
+    fs::remove_dir_all(&task.bundle.dir)?;
+    eventually("the container is gone", PATIENCE, || {
+        Ok(task
+            .client
+            .state(&task.id, "")
+            .is_err_and(|refusal| refusal.code == Some(Code::NOT_FOUND)))
+    })?;
+    same("groups", &cgroups::tagged(&task.id).len(), &0)?;
+    eventually("the shim is gone", PATIENCE, || Ok(!task.shim.is_alive()))
 }
 
 /// The disk is full (H15): the exit is told all the same, and Delete works.
