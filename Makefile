@@ -1,5 +1,7 @@
 # make run: a container in two commands.  make test: everything.  make help: the rest.
-SHELL := /bin/bash
+# `make lab SHELL=1` asks for a shell in the lab, not for another one here.
+LAB_SHELL := $(if $(filter command,$(firstword $(origin SHELL))),$(filter-out 0,$(SHELL)))
+override SHELL := /bin/bash
 TARGET ?= $(shell rustc -vV | sed -n 's/^host: //p')
 CARGO ?= cargo
 PREFIX ?= /usr/local
@@ -9,13 +11,14 @@ RUNTIME ?= $(CURDIR)/bin/corten
 # The shim under test; SHIM=/usr/bin/containerd-shim-runc-v2 takes the packaged one.
 SHIM ?= $(CURDIR)/bin/containerd-shim-corten-v2
 SUITE ?=
+LAB_SUITES ?=
 BINARIES := corten containerd-shim-corten-v2
 OUT := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/$(TARGET)/release
 export RUNTIME SHIM TARGET
 # What `corten --version` says it was built from.
 export CORTEN_COMMIT ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 
-.PHONY: help build run test test-unit test-integration lint install man install-man bench conformance clean
+.PHONY: help build run test test-unit test-integration lab lint install man install-man bench conformance clean
 
 help:
 	@echo 'build              bin/corten and the shim, static and stripped'
@@ -23,6 +26,7 @@ help:
 	@echo 'test               everything, as root; ends with a summary line'
 	@echo 'test-unit          tests inside the crates'
 	@echo 'test-integration   SUITE=name (all suites without), RUNTIME=path or name'
+	@echo 'lab                the suites under systemd and cgroup v2, in a virtual machine: LAB_SUITES="names", SHELL=1'
 	@echo 'lint               formatting and clippy'
 	@echo 'install            PREFIX=$(PREFIX) DESTDIR='
 	@echo 'man, install-man   man pages and shell completions'
@@ -45,13 +49,17 @@ run: build
 	@scripts/run-hello
 
 test: | tools
-	@scripts/test unit integration managers
+	@scripts/test unit integration managers lab
 
 test-unit: | tools
 	@scripts/test unit
 
 test-integration: | tools
 	@scripts/test integration $(SUITE)
+
+# A Debian 12 without hardware support; scripts/lab --help.
+lab: | tools
+	@scripts/lab $(if $(LAB_SHELL),--shell) $(LAB_SUITES)
 
 lint:
 	$(CARGO) fmt --all --check

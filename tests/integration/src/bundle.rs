@@ -88,6 +88,16 @@ impl Bundle {
         text.unwrap_or_else(|e| panic!("{}: {e}", path.display())).trim().to_owned()
     }
 
+    /// Whether the kernel says that the container's cgroup is frozen.
+    #[track_caller]
+    pub fn is_frozen(&self) -> bool {
+        if crate::cgroups::is_v2() {
+            self.cgroup_file("freezer", "cgroup.events").lines().any(|line| line == "frozen 1")
+        } else {
+            self.cgroup_file("freezer", "freezer.state") == "FROZEN"
+        }
+    }
+
     /// Sets the value at a dotted path, making objects on the way: `process.user.uid`.
     pub fn set(&mut self, path: &str, value: Value) -> &mut Self {
         let mut at = &mut self.config;

@@ -52,9 +52,15 @@ pub fn directory(controller: &str, path: &str) -> Option<PathBuf> {
     Some(hierarchies().iter().find(holds)?.mount.join(path.trim_start_matches('/')))
 }
 
-/// The cgroup above those of all containers of this harness, in every hierarchy.
+/// The cgroup above those of all containers of this harness, in every hierarchy: at the top, or
+/// below `CORTEN_TEST_CGROUP`. Under systemd that must be a delegated group, as systemd takes
+/// controllers away from the groups of others; the processes of the harness are in a leaf of it.
 pub fn parent() -> String {
-    format!("/corten-test-{}", std::process::id())
+    format!("{}/corten-test-{}", base(), std::process::id())
+}
+
+fn base() -> String {
+    std::env::var("CORTEN_TEST_CGROUP").unwrap_or_default()
 }
 
 /// Removes the parent that the runtime made for us.
@@ -68,7 +74,8 @@ pub fn remove_parent() {
 pub fn tagged(tag: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for hierarchy in hierarchies() {
-        search(&hierarchy.mount, tag, 4, &mut found);
+        let depth = 4 + base().matches('/').count() as u32;
+        search(&hierarchy.mount, tag, depth, &mut found);
     }
     found
 }
@@ -93,6 +100,7 @@ pub fn remove(paths: &[PathBuf]) {
             remove(&below);
         }
         let _ = fs::write(path.join("freezer.state"), "THAWED");
+        let _ = fs::write(path.join("cgroup.freeze"), "0");
         let _ = fs::remove_dir(path);
     }
 }

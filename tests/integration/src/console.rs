@@ -10,7 +10,7 @@ use std::time::Instant;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 
-use crate::driver::DEADLINE;
+use crate::driver::deadline;
 
 /// A listening console socket.
 #[derive(Debug)]
@@ -130,6 +130,6 @@ fn wait_readable(fd: std::os::fd::BorrowedFd<'_>, what: &str) {
         if poll(&mut set, PollTimeout::from(200_u16)).expect("poll") > 0 {
             return;
         }
-        assert!(start.elapsed() < DEADLINE, "waited for ever for {what}");
+        assert!(start.elapsed() < deadline(), "waited for ever for {what}");
     }
 }

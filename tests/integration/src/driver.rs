@@ -21,7 +21,16 @@ use crate::oracle::Oracle;
 use crate::reaper;
 
 /// How long a command may take. Generous: a busy machine must not fail a test.
-pub const DEADLINE: Duration = Duration::from_secs(30);
+pub fn deadline() -> Duration {
+    patience(Duration::from_secs(30))
+}
+
+/// A limit, on a machine that is `CORTEN_TEST_SLOW` times slower than others (the lab's is emulated).
+pub fn patience(limit: Duration) -> Duration {
+    static FACTOR: OnceLock<u32> = OnceLock::new();
+    let factor = || std::env::var("CORTEN_TEST_SLOW").ok().and_then(|factor| factor.parse().ok());
+    limit * *FACTOR.get_or_init(|| factor().unwrap_or(1))
+}
 
 /// Which runtime is under test, for skips with a reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -180,11 +189,11 @@ impl Running {
         let status = loop {
             match self.child.try_wait().expect("wait for a command") {
                 Some(status) => break status,
-                None if start.elapsed() > DEADLINE => {
+                None if start.elapsed() > deadline() => {
                     self.child.kill().expect("kill a command that hangs");
                     self.child.wait().expect("wait for a killed command");
                     let err = fs::read_to_string(&self.err).unwrap_or_default();
-                    panic!("`{}` did not end within {DEADLINE:?}: {err}", self.line);
+                    panic!("`{}` did not end within {:?}: {err}", self.line, deadline());
                 }
                 None => {
                     reaper::reap();
@@ -221,7 +230,7 @@ pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
     let mut pause = Duration::from_micros(500);
     while !holds() {
-        assert!(start.elapsed() < DEADLINE, "waited for ever until {what}");
+        assert!(start.elapsed() < deadline(), "waited for ever until {what}");
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(20));
     }

@@ -183,10 +183,10 @@ fn processes() -> Vec<Process> {
 
 /// Asks again until nothing is left or half a second has passed: an exit is not instantaneous.
 fn settled(find: impl Fn() -> Vec<String>) -> Vec<String> {
-    let start = Instant::now();
+    let end = Instant::now() + crate::driver::patience(Duration::from_millis(500));
     loop {
         let found = find();
-        if found.is_empty() || start.elapsed() > Duration::from_millis(500) {
+        if found.is_empty() || Instant::now() > end {
             return found;
         }
         std::thread::sleep(Duration::from_millis(2));

@@ -650,7 +650,7 @@ fn notify_socket_is_passed_on(t: &Test) {
     t.skip_on(Flavour::Crun, "other rules");
     let path = t.dir.join("notify");
     let socket = UnixDatagram::bind(&path).unwrap();
-    socket.set_read_timeout(Some(corten_integration::driver::DEADLINE)).unwrap();
+    socket.set_read_timeout(Some(corten_integration::driver::deadline())).unwrap();
     let mut b = t.bundle();
     b.probe(&["notify-ready", ";", "sleep"]).write();
     let mut run = t.command(&["run", "--detach", "--bundle", b.path(), &b.id]);

@@ -60,6 +60,7 @@ pub fn eventually(
     limit: Duration,
     mut condition: impl FnMut() -> Result<bool, Stop>,
 ) -> Verdict {
+    let limit = crate::driver::patience(limit);
     let end = Instant::now() + limit;
     loop {
         if condition()? {
