@@ -74,6 +74,7 @@ man: | tools
 
 install-man: man
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/man/man1 man/*.1
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/man/man8 docs/*.8
 	install -D -m 0644 man/corten.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/corten
 	install -D -m 0644 man/corten.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/corten.fish
 	install -D -m 0644 man/corten.zsh $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_corten
