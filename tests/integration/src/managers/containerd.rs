@@ -147,6 +147,9 @@ impl Containerd {
             last = self.left()?;
             Ok(last.is_empty())
         });
+        for word in ["panicked at", "panic:", "fatal error:"] {
+            tidy = tidy.and(super::lacks("the log", &self.log(), word));
+        }
         if gone.is_err() {
             tidy = tidy.and(Err(Stop::Fail(format!("left behind:\n{}", last.join("\n")))));
         }
@@ -247,7 +250,7 @@ impl Containerd {
     /// Removes the FIFOs that `ctr` made for a task that it will never see again.
     pub fn forget_streams(&self, id: &str) -> Verdict {
         let name = format!("{id}-*");
-        Run::new("find").args(["/run/containerd/fifo", "-name", &name, "-delete"]).ok().map(drop)
+        Run::new("find").args(["/run/containerd/fifo", "-name", &name, "-delete"]).run().map(drop)
     }
 
     /// A new directory for a test's files.

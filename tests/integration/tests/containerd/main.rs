@@ -10,6 +10,7 @@ mod events;
 mod exec;
 mod failures;
 mod many;
+mod races;
 mod restart;
 mod run;
 mod streams;
@@ -64,8 +65,12 @@ fn trials() -> Vec<Trial> {
         ("tasks", tasks::TESTS),
         ("failures", failures::TESTS),
     ];
-    let own: [Group; 3] =
-        [("events", events::TESTS), ("many", many::TESTS), ("restart", restart::TESTS)];
+    let own: [Group; 4] = [
+        ("events", events::TESTS),
+        ("many", many::TESTS),
+        ("restart", restart::TESTS),
+        ("races", races::TESTS),
+    ];
     let mut all = Vec::new();
     // The long ones first: they wait more than they work.
     for (group, tests) in own {

@@ -32,6 +32,7 @@ pub(crate) const TESTS: &[(&str, crate::Test)] = &[
     ("update", update),
     ("update_refused", update_refused),
     ("checkpoint", checkpoint),
+    ("oom_score", oom_score),
     ("two_namespaces", two_namespaces),
     ("unknown_task", unknown_task),
 ];
@@ -306,6 +307,16 @@ fn checkpoint(ctr: &Containerd) -> Verdict {
     same("it lives", &container.exec(&[], "echo yes")?, "yes")?;
     let images = ctr.ok(&["image", "ls", "-q"])?;
     lacks("images", &images, "checkpoint")
+}
+
+/// A shim is killed before its daemon, and a container that asks for nothing like its shim.
+fn oom_score(ctr: &Containerd) -> Verdict {
+    let container = ctr.background(&[], "sleep 600")?;
+    let score = |pid| -> Result<i32, Stop> {
+        Ok(std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj"))?.trim().parse()?)
+    };
+    same("the shim's", &score(container.shim()?)?, &(score(ctr.pid()?)? + 1))?;
+    same("the container's", &score(container.pid()?)?, &score(container.shim()?)?)
 }
 
 /// The same id in two containerd namespaces is two containers.
