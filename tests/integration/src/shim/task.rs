@@ -16,7 +16,7 @@ use containerd_shim_protos::protobuf::well_known_types::empty::Empty;
 use containerd_shim_protos::ttrpc::{self, Client, Code, Request};
 use serde_json::Value;
 
-use super::request;
+use super::{request, sandbox};
 use crate::managers::{Stop, Verdict, check};
 
 /// How long anything may take that should be quick: a busy machine must not fail a test.
@@ -273,7 +273,11 @@ impl TaskClient {
     pub fn shutdown(&self, id: &str, now: bool) -> Answer<()> {
         let mut query = with!(ShutdownRequest { id });
         query.now = now;
-        self.order("Shutdown", &query)
+        match self.order("Shutdown", &query) {
+            // containerd 1.6's may be gone before its answer is; the daemon does not mind.
+            Err(refusal) if refusal.code.is_none() && sandbox().is_reference_shim() => Ok(()),
+            answer => answer,
+        }
     }
 }
 

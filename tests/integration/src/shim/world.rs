@@ -282,6 +282,16 @@ impl Shim {
         all
     }
 
+    /// Waits until it holds no more descriptors than these.
+    pub fn settles(&self, before: &[String]) -> Verdict {
+        let mut now = Vec::new();
+        let settled = eventually("descriptors", PATIENCE, || {
+            now = self.descriptors();
+            Ok(now.len() <= before.len())
+        });
+        settled.map_err(|_| Stop::Fail(format!("before: {before:#?}\nnow: {now:#?}")))
+    }
+
     /// Kills and deletes every container, shuts the shim down and waits for its end.
     pub fn end(&self) -> Verdict {
         for id in self.ids.borrow().iter() {

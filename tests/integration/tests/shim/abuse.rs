@@ -118,16 +118,7 @@ fn garbage(world: &World) -> Verdict {
         raw.send(&bytes).ok();
     }
     unaffected(&task)?;
-    no_descriptors_stay(&task, &before)
-}
-
-fn no_descriptors_stay(task: &Task, before: &[String]) -> Verdict {
-    let mut now = Vec::new();
-    let settled = eventually("descriptors", PATIENCE, || {
-        now = task.shim.descriptors();
-        Ok(now.len() <= before.len() + 1)
-    });
-    settled.map_err(|_| Stop::Fail(format!("before: {before:#?}\nnow: {now:#?}")))
+    task.shim.settles(&before)
 }
 
 /// 4 MiB and one byte: an error or the end of the connection, for this client only.
@@ -183,7 +174,7 @@ fn half_a_header(world: &World) -> Verdict {
     }
     unaffected(&task)?;
     drop(clients);
-    no_descriptors_stay(&task, &before)
+    task.shim.settles(&before)
 }
 
 /// The same with a request; the announced length is not taken on trust.
@@ -204,7 +195,7 @@ fn half_a_request(world: &World) -> Verdict {
         check(more < 1024, format!("{more} KiB for 20 promises"))?;
     }
     drop(clients);
-    no_descriptors_stay(&task, &before)
+    task.shim.settles(&before)
 }
 
 /// The shim's resident memory in KiB.
@@ -289,7 +280,7 @@ fn five_hundred_idle_clients(world: &World) -> Verdict {
     unaffected(&task)?;
     check(begun.elapsed() < Duration::from_secs(2), format!("{:?}", begun.elapsed()))?;
     drop(clients);
-    no_descriptors_stay(&task, &before)
+    task.shim.settles(&before)
 }
 
 /// A client that asks and never reads is held back; the shim's memory is not its mailbox.

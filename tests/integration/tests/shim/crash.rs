@@ -27,7 +27,6 @@ pub(crate) const TESTS: &[Case] = shim_tests![
     delete_knows_the_root,
     delete_ends_execs_and_orphans,
     delete_without_a_config,
-    delete_of_a_pod,
     a_log_that_nobody_reads,
     sigterm_without_containers,
     sigterm_with_a_container,
@@ -179,31 +178,6 @@ fn delete_without_a_config(world: &World) -> Verdict {
     delete(world, &task)?;
     reference_leaves_its_socket(world, &task);
     eventually("the container is gone", PATIENCE, || Ok(processes().is_empty()))
-}
-
-/// `delete` for the container that a pod is named after takes the others along: containerd 2 says
-/// it for this one only.
-fn delete_of_a_pod(world: &World) -> Verdict {
-    world.reference_deviates("the others stay")?;
-    let (mut first, mut second) = (world.bundle("sleep 1000"), world.bundle("sleep 1000"));
-    for bundle in [&mut first, &mut second] {
-        let pod = json!({"io.kubernetes.cri.sandbox-id": first_id(world)});
-        bundle.set("annotations", pod);
-    }
-    let mut tasks = vec![world.task(first)?, world.task(second)?];
-    for task in &mut tasks {
-        task.create()?;
-        task.start()?;
-    }
-    same("shim", &tasks[1].shim.pid, &tasks[0].shim.pid)?;
-    killed(&tasks[0])?;
-    same("pid", &delete(world, &tasks[0])?.pid, &tasks[0].pid)?;
-    eventually("both are gone", PATIENCE, || Ok(processes().is_empty()))
-}
-
-/// The id of the first bundle of a test.
-fn first_id(world: &World) -> String {
-    format!("{}c1", world.namespace)
 }
 
 /// A daemon that does not read the log (SIGSTOP) does not hold the shim.

@@ -338,8 +338,7 @@ fn a_hundred_lives(world: &World) -> Verdict {
         }
     }
     let after = memory(&pause)?;
-    let now = pause.shim.descriptors();
-    check(now.len() <= before.0.len(), format!("before: {:#?}\nnow: {now:#?}", before.0))?;
+    pause.shim.settles(&before.0)?;
     if world.flavour == Flavour::Corten {
         let threads = fs::read_dir(format!("/proc/{}/task", pause.shim.pid))?.count();
         same("threads", &threads, &1)?;

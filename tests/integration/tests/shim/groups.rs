@@ -112,12 +112,7 @@ fn many_containers(world: &World) -> Verdict {
         task.killed()?;
         task.delete()?;
     }
-    let mut now = Vec::new();
-    let settled = eventually("descriptors", PATIENCE, || {
-        now = pause.shim.descriptors();
-        Ok(now.len() <= before.len())
-    });
-    settled.map_err(|_| Stop::Fail(format!("before: {before:#?}\nnow: {now:#?}")))
+    pause.shim.settles(&before)
 }
 
 /// The container that the shim was started for may leave before the others, its bundle too.

@@ -156,9 +156,7 @@ fn many_connections(world: &World) -> Verdict {
     for _ in 0..50 {
         same("status", &task.shim.connect()?.state(&task.id, "")?.pid, &task.pid)?;
     }
-    eventually("the descriptors of closed connections go", PATIENCE, || {
-        Ok(task.shim.descriptors().len() <= before.len())
-    })
+    task.shim.settles(&before)
 }
 
 fn process_exists(pid: u32) -> bool {

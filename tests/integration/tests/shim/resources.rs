@@ -186,8 +186,7 @@ fn stats_of_many_cgroups(world: &World) -> Verdict {
     for _ in 0..50 {
         task.client.stats(&task.id)?;
     }
-    let now = task.shim.descriptors();
-    check(now.len() <= before.len(), format!("before: {before:#?}\nnow: {now:#?}"))
+    task.shim.settles(&before)
 }
 
 /// After the end Stats answers or is NotFound; it is no crash.

@@ -330,12 +330,7 @@ fn no_descriptors_stay(world: &World) -> Verdict {
     for _ in 0..20 {
         same("exec", &task.shell(world, "echo word")?, &(0, "word\n".to_owned()))?;
     }
-    let mut now = Vec::new();
-    let settled = eventually("descriptors", Duration::from_secs(5), || {
-        now = task.shim.descriptors();
-        Ok(now.len() <= before.len())
-    });
-    settled.map_err(|_| format!("before: {before:#?}\nnow: {now:#?}").into())
+    task.shim.settles(&before)
 }
 
 /// A process that holds the output after its parent's end does not hold the exit; what it prints

@@ -154,7 +154,5 @@ fn no_descriptors_stay(world: &World) -> Verdict {
             before = task.shim.descriptors();
         }
     }
-    std::thread::sleep(Duration::from_millis(100));
-    let now = task.shim.descriptors();
-    check(now.len() <= before.len(), format!("before: {before:#?}\nnow: {now:#?}"))
+    task.shim.settles(&before)
 }
