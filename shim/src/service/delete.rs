@@ -143,9 +143,12 @@ impl Shim {
             .filter(|process| alive(process))
             .map(|process| process.number)
             .collect();
+        let init = container.init.number;
         for number in numbers {
             self.process_ended(number);
         }
+        // Not held for an exec that is still being started: it has no container any more.
+        self.tell_init_exit(init);
     }
 
     /// Nothing is left of the container: everyone who waits for it is told.

@@ -93,7 +93,7 @@ impl Shim {
         let Some((id, _)) = self.names.get(&number).cloned() else { return };
         let Some(container) = self.containers.get(&id) else { return };
         if container.init.exit.is_some() && container.init.is_alive() {
-            tracing::warn!("container {id}: its init has ended, but not all of its execs");
+            tracing::debug!("container {id}: its init has ended, but not all of its execs");
             self.tell(&id, "");
         }
     }
