@@ -7,7 +7,8 @@
 //! Two orders matter. Within one turn, the messages of workers are heard before their end, and
 //! before any child is reaped: so whatever a worker has started is known before it can end. And
 //! orphans (children of a container without a pid namespace of its own, and of hooks) are reaped
-//! only while no worker runs, since one of them may be a process that a worker has yet to tell of.
+//! only after every worker that has ended was heard: a process of which one tells is its child, and
+//! ours no sooner than the worker's end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
@@ -342,7 +343,7 @@ impl Shim {
         self.reap_orphans();
     }
 
-    /// Reaps children that nobody knows, once none of them can be news of a worker.
+    /// Reaps children that nobody knows, and that are no news of a worker.
     pub fn reap_orphans(&mut self) {
         let mut last = None;
         while let Ok(Some(pid)) = wait::any_ended() {
@@ -350,14 +351,18 @@ impl Shim {
                 // It was not to be reaped; its own turn will come.
                 return;
             }
+            if self.known_by_pid(pid.as_raw()).is_none() {
+                // Were it a worker's child, that worker would have ended before it became ours.
+                let numbers: Vec<u64> = self.workers.keys().copied().collect();
+                numbers.into_iter().for_each(|number| self.hear(number));
+            }
             match self.known_by_pid(pid.as_raw()) {
                 Some(Source::Worker(number)) => self.hear(number),
                 Some(Source::Process(number)) => self.process_ended(number),
-                _ if self.workers.is_empty() => {
+                _ => {
                     // It has ended, so this can't fail or wait.
                     let _reaped = waitpid(pid, Some(WaitPidFlag::WNOHANG));
                 }
-                _ => return,
             }
         }
     }

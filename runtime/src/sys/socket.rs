@@ -46,7 +46,8 @@ pub fn send(to: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(), E
 /// Receives one message into `buffer`: its length (0 at end of file) and its descriptors.
 ///
 /// # Errors
-/// `EMSGSIZE` when the message was longer than the buffer.
+/// `EMSGSIZE` when the message was longer than the buffer. `EMFILE` when there was no room for all of
+/// its descriptors: the bytes are there, and none of the descriptors.
 pub fn receive(from: impl AsFd, buffer: &mut [u8]) -> Result<(usize, Vec<OwnedFd>), Errno> {
     let mut control = nix::cmsg_space!([i32; MAX_FDS]);
     let mut slices = [IoSliceMut::new(buffer)];
@@ -63,6 +64,10 @@ pub fn receive(from: impl AsFd, buffer: &mut [u8]) -> Result<(usize, Vec<OwnedFd
         }
     };
     let mut fds = Vec::new();
+    if message.flags.contains(MsgFlags::MSG_CTRUNC) {
+        drop(some_of(&control));
+        return Err(Errno::EMFILE);
+    }
     for part in message.cmsgs()? {
         if let ControlMessageOwned::ScmRights(raw) = part {
             // SAFETY: the kernel just installed these descriptors for us alone.
@@ -73,6 +78,16 @@ pub fn receive(from: impl AsFd, buffer: &mut [u8]) -> Result<(usize, Vec<OwnedFd
         return Err(Errno::EMSGSIZE);
     }
     Ok((message.bytes, fds))
+}
+
+/// The descriptors in a control message that has not all of them; nix does not look into those.
+fn some_of(control: &[u8]) -> Vec<OwnedFd> {
+    const HEADER: usize = size_of::<libc::cmsghdr>();
+    let Some((length, _)) = control.split_first_chunk() else { return Vec::new() };
+    let end = usize::from_ne_bytes(*length).min(control.len());
+    let raw = control.get(HEADER..end).unwrap_or_default().as_chunks().0;
+    // SAFETY: SCM_RIGHTS is all that can come, so the kernel just installed these for us alone.
+    raw.iter().map(|fd| unsafe { OwnedFd::from_raw_fd(i32::from_ne_bytes(*fd)) }).collect()
 }
 
 /// How long the next message is, without taking it; 0 at end of file.

@@ -70,7 +70,7 @@ impl Shim {
         );
         let then = Then::Created(Box::new(event));
         let job = Job { id: id.clone(), exec_id: String::new(), reply: Some(reply), then };
-        self.begin(job, verb, timeout).inspect_err(|_| drop(self.forget(&id)))
+        self.begin(job, verb, timeout).inspect_err(|_| self.gone(&id))
     }
 
     pub(super) fn created(

@@ -18,7 +18,7 @@ use crate::events::Event;
 use crate::exits::{self, Exit};
 use crate::server::{Alarm, Shim};
 use crate::transport::{Code, Status};
-use crate::worker::Verb;
+use crate::worker::{Failure, Verb};
 
 /// What is said of a process whose end nobody saw.
 const KILLED: u32 = 137;
@@ -35,7 +35,7 @@ impl Shim {
         let paused = container.is_paused();
         let process = container.process(exec_id)?;
         match (process.phase, process.exit) {
-            (Phase::Starting, None) => {
+            (Phase::Starting, _) => {
                 return Err(failed("cannot delete a process that is being started"));
             }
             (Phase::Running, None) if paused => {
@@ -45,6 +45,9 @@ impl Shim {
             _ => {}
         }
         let creating = process.phase == Phase::Creating;
+        if let Some(failure) = self.hanging_delete(id).filter(|_| exec_id.is_empty()) {
+            return Err(failure.into());
+        }
         let process = self.container_mut(id)?.process_mut(exec_id)?;
         let number = process.number;
         if let Some(deletion) = &mut process.deletion {
@@ -53,7 +56,10 @@ impl Shim {
         }
         process.deletion = Some(Deletion { waiting: vec![reply], timeout });
         if creating {
-            self.abort(id, "deleted while it was being created");
+            // Without a create it was one that could not be taken back.
+            if !self.abort(id, "deleted while it was being created") {
+                self.take_back(id);
+            }
         } else {
             if let Some(io) = &mut process.io {
                 io.drain();
@@ -61,6 +67,15 @@ impl Shim {
             self.move_io(number);
         }
         Ok(())
+    }
+
+    /// Why a deletion was given up whose worker has not ended since: another would hang as well.
+    fn hanging_delete(&self, id: &str) -> Option<Failure> {
+        let mut workers = self.workers.values().filter(|working| {
+            let job = working.job.as_ref().filter(|job| job.id == id);
+            job.is_some_and(|job| matches!(job.then, Then::Deleted))
+        });
+        workers.find_map(|working| working.gave_up.clone())
     }
 
     /// The output of a process that is being deleted was read, or has had its time.
@@ -117,6 +132,11 @@ impl Shim {
         }
         self.tell_the_rest(id);
         let Some(container) = self.containers.get(id) else { return };
+        if container.init.exit.is_some() && container.init.is_alive() {
+            // Not held for an exec that is still being started: it has no container any more.
+            self.tell(id, "");
+        }
+        let Some(container) = self.containers.get(id) else { return };
         let init = &container.init;
         let exit =
             init.exit.unwrap_or(Exit { pid: 0, status: KILLED, exited_at: SystemTime::now() });
@@ -143,12 +163,9 @@ impl Shim {
             .filter(|process| alive(process))
             .map(|process| process.number)
             .collect();
-        let init = container.init.number;
         for number in numbers {
             self.process_ended(number);
         }
-        // Not held for an exec that is still being started: it has no container any more.
-        self.tell_init_exit(init);
     }
 
     /// Nothing is left of the container: everyone who waits for it is told.
@@ -159,9 +176,18 @@ impl Shim {
             self.answer(reply, write(&response));
         }
         for (_, process) in container.processes_mut() {
+            for reply in process.deletion.take().unwrap_or_default().waiting {
+                self.answer(reply, write(&delete_response(process)));
+            }
             for waiter in std::mem::take(&mut process.waiters) {
                 self.answer(waiter, Err(no_container(id)));
             }
+        }
+        // Another container may have its id when they end.
+        let workers = self.workers.values_mut();
+        let jobs = workers.filter_map(|working| working.job.take_if(|job| job.id == id));
+        for reply in jobs.filter_map(|job| job.reply).collect::<Vec<_>>() {
+            self.answer(reply, Err(no_container(id)));
         }
         self.maybe_lonely();
     }

@@ -19,6 +19,10 @@ impl Shim {
         if exec_id.is_empty() {
             return Err(invalid("exec: the exec id is empty".to_owned()));
         }
+        // Its record is a file of this name.
+        if let Err(error) = corten::cli::container_id(exec_id.as_ref()) {
+            return Err(invalid(format!("exec: {error}")));
+        }
         let spec = request.spec.into_option();
         let spec = spec.ok_or_else(|| invalid("exec: no process spec".to_owned()))?;
         let spec = String::from_utf8(spec.value)

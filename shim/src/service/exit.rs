@@ -92,13 +92,26 @@ impl Shim {
     pub fn tell_init_exit(&mut self, number: u64) {
         let Some((id, _)) = self.names.get(&number).cloned() else { return };
         let Some(container) = self.containers.get(&id) else { return };
-        if container.init.exit.is_some() && container.init.is_alive() {
-            tracing::debug!("container {id}: its init has ended, but not all of its execs");
-            self.tell(&id, "");
+        if container.init.exit.is_none() || !container.init.is_alive() {
+            return;
         }
+        if container.init.phase == Phase::Starting && self.is_awaited(&id) {
+            return self.set_alarm(Alarm::LastWords(number), LAST_WORDS);
+        }
+        tracing::debug!("container {id}: its init has ended, but not all that goes before");
+        self.tell(&id, "");
     }
 
-    fn tell(&mut self, id: &str, exec_id: &str) {
+    /// Whether somebody waits for the answer of the init's Start.
+    fn is_awaited(&self, id: &str) -> bool {
+        let mut jobs = self.workers.values().filter_map(|working| working.job.as_ref());
+        jobs.any(|job| {
+            let start = matches!(job.then, Then::Started) && job.exec_id.is_empty();
+            start && job.id == id && job.reply.is_some()
+        })
+    }
+
+    pub(super) fn tell(&mut self, id: &str, exec_id: &str) {
         let Some(container) = self.containers.get_mut(id) else { return };
         let init = container.init.number;
         let Ok(process) = container.process_mut(exec_id) else { return };

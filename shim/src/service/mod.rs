@@ -23,12 +23,14 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use corten::sys::wait::Exit;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use protobuf::Message;
 
 use crate::container::{Container, Reply};
 use crate::server::{Alarm, Shim, Source, Working};
 use crate::transport::{Call, Code, Status};
-use crate::worker::{Born, Failure, Said, Task, Verb, Worker};
+use crate::worker::{Born, Failure, Said, Task, Verb, Worker, code_of};
 use crate::{log, waiting};
 
 /// What a caller gets.
@@ -214,14 +216,21 @@ impl Shim {
         }
     }
 
-    /// A worker has started a process.
+    /// A worker has started a process. One that can't be watched (no descriptors) must not live:
+    /// nobody would tell of its end.
     fn born(&mut self, number: u64, born: Born, fds: Vec<OwnedFd>) {
-        let Some(job) = self.workers.get(&number).and_then(|working| working.job.as_ref()) else {
+        // The worker is its parent and not reaped yet, so the pid is no other's.
+        let pid = Pid::from_raw(born.pid);
+        let job = self.workers.get(&number).and_then(|working| working.job.as_ref());
+        let Some((id, exec_id)) = job.map(|job| (job.id.clone(), job.exec_id.clone())) else {
+            let _ended = kill(pid, Signal::SIGKILL);
             return;
         };
-        let (id, exec_id) = (job.id.clone(), job.exec_id.clone());
         if let Err(error) = self.adopt(&id, &exec_id, born, fds) {
-            tracing::error!("take over process {exec_id:?} of container {id}: {error}");
+            let _ended = kill(pid, Signal::SIGKILL);
+            let words = format!("take over process {pid} of container {id}: {error}");
+            tracing::error!("{words}");
+            self.died(number, Failure::new(code_of(&error), words));
         }
     }
 

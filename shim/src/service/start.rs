@@ -75,6 +75,9 @@ impl Shim {
     ) {
         let answer = result.and_then(|()| {
             let process = self.container_mut(id)?.process_mut(exec_id)?;
+            if process.phase != Phase::Starting {
+                return Err(failed("its end was told already"));
+            }
             process.phase = Phase::Running;
             process.spec = None;
             let pid = process.pid.cast_unsigned();
@@ -88,10 +91,9 @@ impl Shim {
             });
             write(&StartResponse { pid, ..Default::default() })
         });
-        let told_gave_up = reply.is_none();
         let answer = match (answer, exec_id) {
             (Err(status), "") => {
-                self.not_started(id, told_gave_up);
+                self.not_started(id);
                 Err(runtime_failed("start", status))
             }
             (Err(status), _) => {
@@ -107,17 +109,17 @@ impl Shim {
     }
 
     /// An init that did not start is still created, unless it has ended; or it runs, and what came
-    /// after that hung: then it is ended, as after a poststart hook that fails.
-    fn not_started(&mut self, id: &str, gave_up: bool) {
+    /// after that hung or was killed: then it is ended, as after a poststart hook that fails.
+    fn not_started(&mut self, id: &str) {
         let Ok(container) = self.container_mut(id) else { return };
+        if container.init.phase != Phase::Starting {
+            return;
+        }
         container.init.phase = Phase::Created;
         let state = Store::new(&container.root, false).open(id).and_then(|dir| dir.read_state());
-        let runs = state.is_ok_and(|state| state.status() == RuntimeStatus::Running);
-        if runs {
+        if state.is_ok_and(|state| state.status() == RuntimeStatus::Running) {
             container.init.phase = Phase::Running;
-            if gave_up {
-                self.kill_everything(id);
-            }
+            self.kill_everything(id);
         }
     }
 

@@ -76,17 +76,19 @@ impl Worker {
         let socket = poller.watch(ours, token, Interest::Read)?;
         let verb = task.name();
         let shim = Pid::this();
-        match clone3(&CloneArgs::default()).doing(|| "fork a worker".to_owned())? {
-            Cloned::Child => become_worker(task, &theirs, shim),
-            Cloned::Parent(pid, pidfd) => Ok(Self {
-                pid,
-                pidfd: poller.watch(pidfd, token, Interest::Read)?,
-                socket: Some(socket),
-                since: Instant::now(),
-                verb,
-                doing: String::new(),
-            }),
+        let (pid, pidfd) =
+            match clone3(&CloneArgs::default()).doing(|| "fork a worker".to_owned())? {
+                Cloned::Child => become_worker(task, &theirs, shim),
+                Cloned::Parent(pid, pidfd) => (pid, pidfd),
+            };
+        let mut pidfd = poller.watch(pidfd, token, Interest::Off)?;
+        if let Err(error) = pidfd.want(Interest::Read) {
+            // Nobody would notice what it does; as an orphan it is reaped.
+            let _ended = pidfd_send_signal(&pidfd, libc::SIGKILL);
+            return Err(error);
         }
+        let (socket, since) = (Some(socket), Instant::now());
+        Ok(Self { pid, pidfd, socket, since, verb, doing: String::new() })
     }
 
     /// The next thing it has said, with its descriptors; none when it has said no more so far.
@@ -94,7 +96,11 @@ impl Worker {
         let socket = self.socket.as_ref()?;
         let received = sys::socket::next_length(socket).and_then(|length| {
             let mut buffer = vec![0; length];
-            sys::socket::receive(socket, &mut buffer).map(|(length, fds)| (length, fds, buffer))
+            match sys::socket::receive(socket, &mut buffer) {
+                // Whoever takes the message notices what is missing.
+                Err(Errno::EMFILE) => Ok((length, Vec::new(), buffer)),
+                other => other.map(|(length, fds)| (length, fds, buffer)),
+            }
         });
         match received {
             Err(Errno::EAGAIN) => None,

@@ -24,7 +24,7 @@ use super::{NAME, SOCKET, TASK, WORDS};
 use crate::container::Stdio;
 use crate::io::{self, ProcessEnd, ShimEnd, Wires};
 use crate::options::Options;
-use crate::{log, mounts};
+use crate::{exits, log, mounts};
 
 /// Where `delete` finds the init's pid, in the bundle.
 const PID_FILE: &str = "init.pid";
@@ -132,6 +132,8 @@ impl Voice {
         let root = options.runtime_root(namespace);
         self.say(&Said::Root(root.clone()), &[]);
         options.write(bundle)?;
+        // Of an earlier container in the same bundle.
+        exits::remove(bundle, None)?;
         let store = Store::new(&root, false);
         let mut undo = Undo::new();
 
@@ -186,7 +188,10 @@ impl Voice {
             cgroup: None,
             own_pid_namespace: false,
         };
-        self.born(opened, born, child.pidfd.as_fd())
+        self.born(opened, born, child.pidfd.as_fd()).inspect_err(|_| {
+            // It runs, but nobody will ever hear of it.
+            let _ended = sys::process::pidfd_send_signal(&child.pidfd, libc::SIGKILL);
+        })
     }
 
     /// Hands the new process to the shim.

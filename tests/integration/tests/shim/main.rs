@@ -15,10 +15,12 @@ mod faults;
 mod golden;
 mod groups;
 mod hangs;
+mod injection;
 mod lifecycle;
 mod loggers;
 mod options;
 mod ordinary;
+mod races;
 mod resources;
 mod rootfs;
 mod stdio;
@@ -62,6 +64,8 @@ fn trials() -> Vec<Trial> {
         ("ordinary", ordinary::TESTS),
         ("golden", golden::TESTS),
         ("faults", faults::TESTS),
+        ("races", races::TESTS),
+        ("injection", injection::TESTS),
     ];
     groups.iter().flat_map(|(group, cases)| shim::trials(group, cases)).collect()
 }
