@@ -158,15 +158,18 @@ fn terminal_shell(ctr: &Containerd) -> Verdict {
 fn signals_are_forwarded(ctr: &Containerd) -> Verdict {
     let folder = ctr.folder("signal")?;
     let mount = format!("type=bind,src={},dst=/out,options=rbind:rw", folder.display());
-    let script = "trap 'echo got; exit 9' TERM; touch /out/ready; while :; do sleep 0.05; done";
+    let script = "trap 'touch /out/heard' CONT; trap 'echo got; exit 9' TERM; \
+                  while :; do sleep 0.05; done";
     let run = ctr.run(&["--mount", &mount], &["sh", "-c", script])?;
     let mut command = run.into_command();
     command.stdin(std::process::Stdio::null()).stdout(std::fs::File::create(folder.join("text"))?);
     let mut child = corten_integration::managers::command::spawn(&mut command)?;
-    let ready = eventually("the container is ready", Duration::from_secs(30), || {
-        Ok(folder.join("ready").exists())
-    });
     let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
+    // ctr forwards signals once its Start has returned; before, SIGTERM would be its own end.
+    let ready = eventually("ctr forwards signals", Duration::from_secs(30), || {
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGCONT)?;
+        Ok(folder.join("heard").exists())
+    });
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)?;
     let limit = Duration::from_secs(30);
     let status = corten_integration::managers::command::wait(&mut child, limit)?;
