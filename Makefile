@@ -18,7 +18,7 @@ export RUNTIME SHIM TARGET
 # What `corten --version` says it was built from.
 export CORTEN_COMMIT ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 
-.PHONY: help build run test test-unit test-integration lab lint install man install-man bench conformance clean
+.PHONY: help build run test test-unit test-integration lab lint install man install-man bench bench-shim soak conformance clean
 
 help:
 	@echo 'build              bin/corten and the shim, static and stripped'
@@ -31,6 +31,8 @@ help:
 	@echo 'install            PREFIX=$(PREFIX) DESTDIR='
 	@echo 'man, install-man   man pages and shell completions'
 	@echo 'bench              against the packaged crun and runc'
+	@echo 'bench-shim         the shim against the packaged one with crun and runc'
+	@echo 'soak               100,000 exits while containerd is down, slow or killed; SOAK_ARGS="EXITS SEED"'
 	@echo 'conformance        VALIDATION=dir with runtime-tools validation programs'
 
 build: | tools
@@ -83,6 +85,16 @@ bench: build
 	@scripts/need-packages peers
 	$(CARGO) build --quiet --release --target $(TARGET) -p corten-bench
 	$(OUT)/bench $(BENCH_ARGS)
+
+bench-shim: build
+	@scripts/need-packages peers shims
+	$(CARGO) build --quiet --release --target $(TARGET) -p corten-bench
+	$(OUT)/bench-shim $(BENCH_ARGS)
+
+soak: build
+	@scripts/need-packages integration
+	$(CARGO) build --quiet --release --target $(TARGET) -p corten-bench
+	$(OUT)/soak $(SOAK_ARGS)
 
 conformance: build
 	@scripts/conformance $(VALIDATION)

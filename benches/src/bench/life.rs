@@ -3,10 +3,12 @@
 use std::fs::File;
 use std::path::PathBuf;
 
-use crate::bundle;
+use corten_bench::bundle;
+use corten_bench::process::Process;
+
 use crate::options::Options;
 use crate::samples::Samples;
-use crate::spawn::{Command, Cost, Process};
+use crate::spawn::{Command, Cost};
 
 /// The commands in the order of the report.
 pub const COMMANDS: [&str; 8] =

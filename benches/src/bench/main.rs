@@ -11,8 +11,6 @@
 //! changes but `/sys/fs/cgroup/*/corten-bench` and, where crun 1.8 needs it, a mount for each
 //! controller that version 2 still holds; both are removed at the end.
 
-mod bundle;
-mod host;
 mod life;
 mod options;
 mod report;
@@ -20,6 +18,12 @@ mod samples;
 mod spawn;
 
 use std::process::ExitCode;
+
+use corten_bench::host::Host;
+use corten_bench::numbers::Random;
+
+/// The groups that the subjects make.
+const GROUPS: [&str; 4] = ["corten-", "crun-", "runc-", "floor"];
 
 fn main() -> ExitCode {
     let options = match options::Options::parse() {
@@ -41,7 +45,7 @@ fn main() -> ExitCode {
 
 /// The whole benchmark; true when the aims are met or nobody asked for them (`--check`).
 fn bench(options: &options::Options) -> Result<bool, String> {
-    let mut host = host::Host::prepare([&options.work, &options.state])?;
+    let mut host = Host::prepare(&[&options.work, &options.state], &GROUPS)?;
     let result = rounds(options);
     host.restore();
     let samples = result?;
@@ -57,7 +61,7 @@ fn bench(options: &options::Options) -> Result<bool, String> {
 fn rounds(options: &options::Options) -> Result<samples::Samples, String> {
     let mut subjects = life::subjects(options)?;
     let mut samples = samples::Samples::default();
-    let mut random = samples::Random::from_clock();
+    let mut random = Random::from_clock();
     for round in 0..options.warm_up + options.rounds {
         random.shuffle(&mut subjects);
         for subject in &subjects {

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use corten_bench::place::memory_directory;
+
 const USAGE: &str = "usage: bench [--rounds N] [--warm-up N] [--json FILE] [--corten FILE] [--only NAME,NAME] [--check]
   --rounds N     measured rounds (60)
   --warm-up N    rounds that are not counted (3)
@@ -73,13 +75,4 @@ impl Options {
     pub fn wants(&self, name: &str) -> bool {
         self.only.as_ref().is_none_or(|only| only.iter().any(|one| one == name))
     }
-}
-
-/// `/run` where it is in memory, as on a booted system; `/dev/shm` otherwise.
-fn memory_directory() -> &'static Path {
-    let in_memory = |path: &&&str| {
-        let kind = nix::sys::statfs::statfs(Path::new(path)).map(|fs| fs.filesystem_type());
-        kind == Ok(nix::sys::statfs::TMPFS_MAGIC)
-    };
-    Path::new(["/run", "/dev/shm"].iter().find(in_memory).unwrap_or(&"/tmp"))
 }

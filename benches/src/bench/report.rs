@@ -2,10 +2,11 @@
 
 use std::fmt::Write;
 
+use corten_bench::numbers::Summary;
 use serde_json::{Value, json};
 
 use crate::life::COMMANDS;
-use crate::samples::{Samples, Summary};
+use crate::samples::Samples;
 use crate::spawn::Cost;
 
 /// The floor's phases in the order in which they happen.

@@ -8,7 +8,6 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::os::fd::AsRawFd;
-use std::path::Path;
 
 /// What one command cost.
 #[derive(Debug, Clone, Copy)]
@@ -101,42 +100,5 @@ impl Command {
 
     fn line(&self) -> String {
         self.arguments.iter().map(|one| one.to_string_lossy()).collect::<Vec<_>>().join(" ")
-    }
-}
-
-/// A container's first process, followed by descriptor.
-#[derive(Debug)]
-pub struct Process {
-    pidfd: std::os::fd::OwnedFd,
-}
-
-impl Process {
-    /// The process whose number is in `file`.
-    pub fn from_pid_file(file: &Path) -> Result<Self, String> {
-        let text =
-            std::fs::read_to_string(file).map_err(|error| format!("read {file:?}: {error}"))?;
-        let pid: i32 =
-            text.trim().parse().map_err(|error| format!("{file:?} holds {text:?}: {error}"))?;
-        // SAFETY: no pointers; a descriptor that comes back is new and ours.
-        let pidfd = unsafe {
-            let fd = libc::syscall(libc::SYS_pidfd_open, pid, 0);
-            if fd < 0 {
-                return Err(format!("pidfd_open {pid}: {}", std::io::Error::last_os_error()));
-            }
-            std::os::fd::FromRawFd::from_raw_fd(fd as i32)
-        };
-        Ok(Process { pidfd })
-    }
-
-    /// Waits up to ten seconds for its end.
-    pub fn ended(&self) -> Result<(), String> {
-        use nix::poll::{PollFd, PollFlags, poll};
-        use std::os::fd::AsFd;
-        let mut wanted = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut wanted, 10_000u16) {
-            Ok(1) => Ok(()),
-            Ok(_) => Err("the container's process did not end in 10 s".to_owned()),
-            Err(errno) => Err(format!("poll a pidfd: {errno}")),
-        }
     }
 }

@@ -15,9 +15,12 @@
 pub mod request;
 
 pub mod bootstrap;
+pub mod daemon;
 pub mod events;
 pub mod leaks;
+pub mod notes;
 pub mod raw;
+pub mod soak;
 pub mod stdio;
 pub mod task;
 pub mod world;

@@ -23,6 +23,7 @@ mod ordinary;
 mod races;
 mod resources;
 mod rootfs;
+mod soak;
 mod stdio;
 mod terminal;
 
@@ -66,6 +67,7 @@ fn trials() -> Vec<Trial> {
         ("faults", faults::TESTS),
         ("races", races::TESTS),
         ("injection", injection::TESTS),
+        ("soak", soak::TESTS),
     ];
     groups.iter().flat_map(|(group, cases)| shim::trials(group, cases)).collect()
 }

@@ -12,26 +12,32 @@ use nix::mount::{MsFlags, mount, umount};
 
 const CGROUPS: &str = "/sys/fs/cgroup";
 
-/// The groups that the subjects make, which their own `delete` leaves only when it fails.
-const OWN: [&str; 7] =
-    ["corten-short", "corten-long", "crun-short", "crun-long", "runc-short", "runc-long", "floor"];
-
+/// The host as a benchmark needs it.
 #[derive(Debug)]
 pub struct Host {
     mounted: Vec<PathBuf>,
-    work: [PathBuf; 2],
+    work: Vec<PathBuf>,
+    groups: Vec<String>,
 }
 
 impl Host {
-    /// Makes the work directories and mounts what crun misses.
-    pub fn prepare(work: [&Path; 2]) -> Result<Self, String> {
+    /// Makes the work directories and mounts what crun misses. `groups` are the names that the
+    /// subjects' groups begin with; their own `delete` leaves them only when it fails.
+    ///
+    /// # Errors
+    /// Not root, a mount that is refused.
+    pub fn prepare(work: &[&Path], groups: &[&str]) -> Result<Self, String> {
         if !nix::unistd::geteuid().is_root() {
             return Err("needs root: it makes containers".to_owned());
         }
         for work in work {
             std::fs::create_dir_all(work).map_err(|error| format!("make {work:?}: {error}"))?;
         }
-        let mut host = Host { mounted: Vec::new(), work: work.map(Path::to_owned) };
+        let mut host = Host {
+            mounted: Vec::new(),
+            work: work.iter().map(|path| path.to_path_buf()).collect(),
+            groups: groups.iter().map(ToString::to_string).collect(),
+        };
         let left = std::fs::read_to_string(format!("{CGROUPS}/unified/cgroup.controllers"))
             .unwrap_or_default();
         for controller in left.split_whitespace() {
@@ -50,8 +56,9 @@ impl Host {
         for hierarchy in std::fs::read_dir(CGROUPS).into_iter().flatten().flatten() {
             let group = hierarchy.path().join("corten-bench");
             for child in std::fs::read_dir(&group).into_iter().flatten().flatten() {
-                if OWN.iter().any(|own| child.file_name() == *own) {
-                    complain(std::fs::remove_dir(child.path()), &child.path());
+                let name = child.file_name().to_string_lossy().into_owned();
+                if child.path().is_dir() && self.groups.iter().any(|own| name.starts_with(own)) {
+                    complain(remove_group(&child.path()), &child.path());
                 }
             }
             // Another benchmark may run; the last one removes the parent.
@@ -68,6 +75,16 @@ impl Host {
         for work in &self.work {
             complain(std::fs::remove_dir_all(work), work);
         }
+    }
+}
+
+/// A process that was killed just now is in its group for a moment more.
+fn remove_group(group: &Path) -> std::io::Result<()> {
+    let pause = || std::thread::sleep(Duration::from_millis(20));
+    let busy = (0..50).map_while(|_| std::fs::remove_dir(group).err().map(|_| pause()));
+    match busy.count() {
+        50 => std::fs::remove_dir(group),
+        _ => Ok(()),
     }
 }
 

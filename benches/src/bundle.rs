@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 /// Docker's namespaces, masks, capabilities, limits and seccomp profile.
-const CONFIG: &str = include_str!("../../docker-like.json");
+const CONFIG: &str = include_str!("../docker-like.json");
 
 /// Writes a bundle that runs `arguments` in the cgroup `/corten-bench/NAME` to `dir`.
 pub fn write(dir: &Path, name: &str, arguments: &[&str]) -> Result<PathBuf, String> {
