@@ -44,28 +44,31 @@ pub fn serve(sandbox: &Sandbox, dir: &Path, socket: &Path) -> Result<Daemon, Sto
         dir.display(),
         socket.display()
     );
-    launch(sandbox, dir, socket, &config)
+    launch(sandbox, &sandbox.containerd("containerd"), dir, socket, &config)
 }
 
-/// Starts a containerd with that configuration.
-pub fn launch(sandbox: &Sandbox, dir: &Path, socket: &Path, config: &str) -> Result<Daemon, Stop> {
+/// Starts that containerd with that configuration.
+pub fn launch(
+    sandbox: &Sandbox,
+    program: &Path,
+    dir: &Path,
+    socket: &Path,
+    config: &str,
+) -> Result<Daemon, Stop> {
     fs::create_dir_all(dir)?;
     let file = dir.join("config.toml");
     fs::write(&file, config)?;
     // A socket that nobody listens on would look like an answer.
     fs::remove_file(socket).ok();
-    let run = Run::new(sandbox.containerd("containerd"))
-        .env("PATH", sandbox.path())
-        .arg("--config")
-        .arg(&file);
+    let run = Run::new(program).env("PATH", sandbox.path()).arg("--config").arg(&file);
     let daemon = Daemon::start(run, dir.join("log"))?;
     eventually("containerd's socket", Duration::from_secs(30), || Ok(socket.exists()))?;
     Ok(daemon)
 }
 
-/// The first number of containerd's version.
-pub fn major(sandbox: &Sandbox) -> Result<u32, Stop> {
-    let words = Run::new(sandbox.containerd("containerd")).arg("--version").ok()?;
+/// The first number of a containerd's version.
+pub fn major(program: &Path) -> Result<u32, Stop> {
+    let words = Run::new(program).arg("--version").ok()?;
     let version = words.split(' ').nth(2).unwrap_or_default().trim_start_matches('v');
     let number = version.split('.').next().unwrap_or_default();
     number.parse().map_err(|_| Stop::Fail(format!("which version is {words:?}?")))

@@ -2,7 +2,7 @@
 //!
 //! One containerd serves all tests, which run at the same time; those that restart it take it
 //! exclusively. Debian's is 1.6; `CONTAINERD_BIN=dir` takes the containerd in a directory, and the
-//! tests of what only 2.x can do are skipped without it. For a run on containerd's own shim:
+//! tests of what only 2.x can do, the upgrade of a node among them, are skipped without it. For a run on containerd's own shim:
 //! `SHIM=/usr/bin/containerd-shim-runc-v2 RUNTIME=runc` (or the shim in that directory).
 
 mod exec;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use corten_integration::managers::cri::Cri;
 use corten_integration::managers::cri::messages::number;
 use corten_integration::managers::cri::pod::{Container, Pod, text};
-use corten_integration::managers::{Stop, Verdict, check, contains, eventually, same};
+use corten_integration::managers::{Stop, Verdict, check, containerd, contains, eventually, same};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
@@ -26,6 +26,7 @@ pub(crate) const TESTS: &[(&str, crate::Alone)] = &[
     ("killed_shim_of_own_pids", killed_shim_of_own_pids),
     ("killed_shim_while_down", killed_shim_while_down),
     ("many_restarts", many_restarts),
+    ("upgraded", upgraded),
 ];
 
 /// A pod that outlives the borrow of the containerd which a restart needs: plain names.
@@ -246,4 +247,52 @@ fn many_restarts(cri: &mut Cri) -> Verdict {
     let before = all[0].lines()?.len();
     eventually("it goes on", Duration::from_secs(10), || Ok(all[0].lines()?.len() > before + 3))?;
     contains("exec", &all[1].exec("echo fine")?, "fine")
+}
+
+/// The installed containerd, as an operator has it before the upgrade.
+const INSTALLED: &str = "/usr/bin/containerd";
+
+fn upgraded(cri: &mut Cri) -> Verdict {
+    cri.since(2, "an upgrade")?;
+    if cri.sandbox.is_reference_shim() {
+        return Err(Stop::Skip("a shim of containerd 2 can't be started by an older one".into()));
+    }
+    let installed = Path::new(INSTALLED);
+    if !installed.exists() || containerd::major(installed)? >= 2 {
+        return Err(Stop::Skip("the installed containerd is not an old one".into()));
+    }
+    let mut old = Cri::start_by(&cri.sandbox, installed, "old")?;
+    let verdict = upgrade(&mut old);
+    old.stop().and(verdict)
+}
+
+fn upgrade(cri: &mut Cri) -> Verdict {
+    let pod = cri.pod(json!({}))?;
+    let script = "until [ -e /dev/shm/go ]; do sleep 0.05; done; exit 21";
+    let all = [
+        pod.container("while :; do echo tick; sleep 0.2; done", json!({}))?,
+        pod.container(script, json!({}))?,
+        pod.create("exit 6", json!({}))?,
+    ];
+    let before = [pod.pid()?, all[0].pid()?];
+    let (shim, ends) = (parent(before[0])?, all[1].pid()?);
+    let names = keep(pod, &all);
+    cri.upgrade(&cri.sandbox.containerd("containerd"), || {
+        fs::write(format!("/proc/{ends}/root/dev/shm/go"), "")?;
+        eventually("it has ended", Duration::from_secs(20), || {
+            Ok(!Path::new(&format!("/proc/{ends}")).exists())
+        })
+    })?;
+    let (pod, all) = back(cri, &names)?;
+    same("processes", &[pod.pid()?, all[0].pid()?], &before)?;
+    same("exec", &all[0].exec("echo inside")?, "inside")?;
+    check(number(&all[0].stats()?["memory"]["working_set_bytes"])? > 0, "no statistics")?;
+    all[2].start()?;
+    same("created before", &all[2].wait()?, &6)?;
+    // The old shim takes new containers.
+    let new = pod.container("sleep 600", json!({}))?;
+    same("its shim", &parent(new.pid()?)?, &shim)?;
+    all[0].stop(0)?;
+    same("exit code", &all[0].wait()?, &137)?;
+    same("ended meanwhile", &all[1].wait()?, &21)
 }

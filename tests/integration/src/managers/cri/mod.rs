@@ -68,6 +68,7 @@ pub struct Cri {
     pub dir: PathBuf,
     /// The first number of its version.
     pub major: u32,
+    program: PathBuf,
     socket: PathBuf,
     schema: Schema,
     daemon: Daemon,
@@ -85,28 +86,38 @@ pub struct Refusal {
 impl Cri {
     /// Starts containerd, waits until it is ready for pods, and imports the images.
     pub fn start(sandbox: &Sandbox) -> Result<Self, Stop> {
-        let dir = sandbox.dir.join("cri");
+        Self::start_by(sandbox, &sandbox.containerd("containerd"), "cri")
+    }
+
+    /// [`Cri::start`] of a certain containerd, with everything in a directory of that name.
+    pub fn start_by(sandbox: &Sandbox, program: &Path, name: &str) -> Result<Self, Stop> {
+        let dir = sandbox.dir.join(name);
         fs::create_dir_all(dir.join("cni"))?;
         fs::create_dir_all(dir.join("logs"))?;
         fs::write(dir.join("cni/10-corten.conflist"), network(&dir).to_string())?;
         let socket = dir.join("containerd.sock");
-        let major = containerd::major(sandbox)?;
+        let major = containerd::major(program)?;
         let text = config(sandbox, &dir, &socket, major)?;
-        let daemon = containerd::launch(sandbox, &dir, &socket, &text)?;
-        let schema = Schema::load()?;
-        let cri = Self { sandbox: sandbox.clone(), dir, major, socket, schema, daemon };
+        let daemon = containerd::launch(sandbox, program, &dir, &socket, &text)?;
+        let (sandbox, program, schema) = (sandbox.clone(), program.to_owned(), Schema::load()?);
+        let cri = Self { sandbox, dir, major, program, socket, schema, daemon };
         cri.ready()?;
-        let layer = image::archive(&sandbox.dir)?;
+        cri.import()?;
+        Ok(cri)
+    }
+
+    fn import(&self) -> Verdict {
+        let place = &self.sandbox.dir;
+        let layer = image::archive(place)?;
         let pause: &[&str] = &["sleep", "2147483647"];
         let images = [(image::REFERENCE, ["sh"].as_slice()), (PAUSE, pause)];
-        let archive = image::docker_archive_of(&sandbox.dir, &layer, &images)?;
-        cri.ctr(&["images", "import"]).arg(&archive).ok()?;
+        let archive = image::docker_archive_of(place, &layer, &images)?;
+        self.ctr(&["images", "import"]).arg(&archive).ok()?;
         // The plugin hears of new images by events.
         eventually("the images are known", Duration::from_secs(30), || {
-            let known = |name| cri.call("ImageStatus", &json!({"image": {"image": name}}));
+            let known = |name| self.call("ImageStatus", &json!({"image": {"image": name}}));
             Ok(known(image::REFERENCE)?["image"].is_object() && known(PAUSE)?["image"].is_object())
-        })?;
-        Ok(cri)
+        })
     }
 
     fn ready(&self) -> Verdict {
@@ -129,9 +140,18 @@ impl Cri {
     pub fn restart(&mut self, signal: Signal, meanwhile: impl FnOnce() -> Verdict) -> Verdict {
         self.daemon.stop(signal)?;
         let done = meanwhile();
-        let text = fs::read_to_string(self.dir.join("config.toml"))?;
-        self.daemon = containerd::launch(&self.sandbox, &self.dir, &self.socket, &text)?;
+        let text = config(&self.sandbox, &self.dir, &self.socket, self.major)?;
+        let daemon =
+            containerd::launch(&self.sandbox, &self.program, &self.dir, &self.socket, &text);
+        self.daemon = daemon?;
         self.ready().and(done)
+    }
+
+    /// [`Cri::restart`] as another containerd.
+    pub fn upgrade(&mut self, program: &Path, meanwhile: impl FnOnce() -> Verdict) -> Verdict {
+        self.major = containerd::major(program)?;
+        program.clone_into(&mut self.program);
+        self.restart(Signal::SIGTERM, meanwhile)
     }
 
     /// Removes every pod that a failed test has left and stops the daemon.
@@ -155,7 +175,8 @@ impl Cri {
 
     /// `ctr` in the namespace of the CRI.
     pub fn ctr(&self, words: &[&str]) -> Run {
-        let run = Run::new(self.sandbox.containerd("ctr")).arg("--address").arg(&self.socket);
+        // The one beside the daemon: they are of one version.
+        let run = Run::new(self.program.with_file_name("ctr")).arg("--address").arg(&self.socket);
         run.args(["--namespace", NAMESPACE]).args(words)
     }
 

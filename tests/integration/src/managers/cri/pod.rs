@@ -312,7 +312,10 @@ impl Container<'_> {
             seen = self.output()?;
             Ok(seen.contains(part))
         });
-        said.map_err(|_| Stop::Fail(format!("no {part:?} in the log of {}: {seen}", self.id)))
+        said.map_err(|why| {
+            let last: Vec<&str> = seen.lines().rev().take(20).collect();
+            Stop::Fail(format!("no {part:?} in the log of {}: {why:?}; {last:?}", self.id))
+        })
     }
 
     /// `ExecSync` of a shell script that must succeed: its standard output.
@@ -365,7 +368,7 @@ impl Container<'_> {
     }
 }
 
-/// Reads a log in the CRI's format.
+/// Reads a log in the CRI's format; a last line that is just being written is left out.
 pub fn parse(log: &str) -> Result<Vec<Line>, Stop> {
     let line = |line: &str| {
         let mut words = line.splitn(4, ' ').map(str::to_owned);
@@ -376,7 +379,8 @@ pub fn parse(log: &str) -> Result<Vec<Line>, Stop> {
         (good && ["F", "P"].contains(&tag.as_str())).then_some(Line { time, stream, tag, text })
     };
     let one = |text: &str| line(text).ok_or_else(|| Stop::Fail(format!("no CRI log line: {text}")));
-    log.split_terminator('\n').map(one).collect()
+    let whole = log.rfind('\n').map_or("", |end| &log[..end]);
+    whole.split('\n').filter(|line| !line.is_empty()).map(one).collect()
 }
 
 /// A JSON string without its quotes.
