@@ -12,6 +12,8 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
@@ -154,7 +156,11 @@ impl Containerd {
             tidy = tidy.and(super::lacks("the log", &self.log(), word));
         }
         if gone.is_err() {
-            tidy = tidy.and(Err(Stop::Fail(format!("left behind:\n{}", last.join("\n")))));
+            let log = self.log();
+            let lines: Vec<_> = log.lines().filter(|line| !line.contains(" plugin\\\"")).collect();
+            let tail = lines[lines.len().saturating_sub(60)..].join("\n");
+            let left = last.join("\n");
+            tidy = tidy.and(Err(Stop::Fail(format!("left behind:\n{left}\nthe log:\n{tail}"))));
         }
         tidy.and(self.down(Signal::SIGTERM))
     }
@@ -183,7 +189,7 @@ impl Containerd {
             let bundles = list(&tasks).into_iter().flat_map(|namespace| list(&namespace));
             extend(&mut all, "bundle", bundles.map(|path| path.display().to_string()));
         }
-        extend(&mut all, "socket without a listener", dead_sockets());
+        extend(&mut all, "socket without a listener", self.dead_sockets()?);
         for id in self.ids.lock()?.iter() {
             for hierarchy in leaks::hierarchies()? {
                 let group = hierarchy.join(&self.namespace).join(id);
@@ -196,6 +202,24 @@ impl Containerd {
             extend(&mut all, "file", found.lines().map(str::to_owned));
         }
         Ok(all)
+    }
+
+    /// Sockets of its shims that are gone. A name is the hash of the daemon's address, the namespace
+    /// and the id.
+    fn dead_sockets(&self) -> Result<Vec<String>, Stop> {
+        let refuses = |path: &PathBuf| {
+            let refused = UnixStream::connect(path);
+            refused.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+        };
+        let dead: Vec<_> = list(Path::new(SOCKETS)).into_iter().filter(refuses).collect();
+        let mut own = Vec::new();
+        for id in self.ids.lock()?.iter().filter(|_| !dead.is_empty()) {
+            let text = format!("{}/{}/{id}", self.socket().display(), self.namespace);
+            let sum = Run::new("sha256sum").input(text).ok()?;
+            let name = sum.split(' ').next().unwrap_or_default();
+            own.extend(dead.iter().filter(|path| path.ends_with(name)));
+        }
+        Ok(own.into_iter().map(|path| path.display().to_string()).collect())
     }
 
     /// The shims of this containerd, known by the address on their command line or by the bundle
@@ -333,16 +357,6 @@ fn extend(all: &mut Vec<String>, what: &str, more: impl IntoIterator<Item = Stri
 fn list(dir: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     entries.map(|entry| entry.path()).collect()
-}
-
-/// Sockets of shims that are gone.
-pub fn dead_sockets() -> Vec<String> {
-    let refuses = |path: &PathBuf| {
-        let refused = std::os::unix::net::UnixStream::connect(path);
-        refused.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
-    };
-    let dead = list(Path::new(SOCKETS)).into_iter().filter(refuses);
-    dead.map(|path| path.display().to_string()).collect()
 }
 
 /// A container that is removed when the test ends, however it ends.

@@ -48,11 +48,10 @@ fn detached(ctr: &Containerd) -> Verdict {
     let container = ctr.background(&[], "sleep 600")?;
     same("status", &container.status()?, "RUNNING")?;
     let pid = container.pid()?;
-    contains(
-        "it is ours",
-        &std::fs::read_to_string(format!("/proc/{pid}/cmdline"))?,
-        "sleep\x00600",
-    )?;
+    let words = format!("/proc/{pid}/cmdline");
+    eventually("the shell has become the sleep", Duration::from_secs(10), || {
+        Ok(std::fs::read(&words)? == b"sleep\x00600\0")
+    })?;
     let shim = container.shim()?;
     check(ctr.shims()?.contains(&shim), format!("{shim} is none of our shims"))?;
     container.does("kill", &["-s", "KILL"])?;
