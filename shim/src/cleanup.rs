@@ -58,6 +58,10 @@ pub fn run(args: &Args) -> Result<()> {
         None => std::env::current_dir().doing(|| "find the working directory".to_owned())?,
     };
     let exit = clean_up(&bundle, &args.namespace, &args.id)?;
+    // containerd may remove the bundle meanwhile, with the note of where the socket is. This is
+    // where it is unless the shim was a pod's, or the directory another one.
+    let usual = socket::path(Path::new(socket::DIR), &args.address, &args.namespace, &args.id);
+    or_warn(socket::remove_dead(&usual));
     let answer = response(&exit).write_to_bytes();
     print(&answer.map_err(|error| Error::Failed(error.to_string()))?)
 }
