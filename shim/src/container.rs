@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use containerd_shim_protos::api;
 use corten::cgroup::Record;
@@ -80,8 +80,8 @@ pub struct Process {
     pub io: Option<Io>,
     /// How it ended. With a phase other than [`Phase::Stopped`], nobody was told yet.
     pub exit: Option<Exit>,
-    /// Who waits for its end.
-    pub waiters: Vec<Reply>,
+    /// Who waits for its end, and until when they listen.
+    pub waiters: Vec<(Reply, Option<Instant>)>,
     /// Of an exec: what to run, until it is started.
     pub spec: Option<Box<str>>,
     /// Being deleted, and who wants to know.

@@ -5,6 +5,7 @@
 //! still holds them. A worker deletes the container and unmounts its root file system. The answer
 //! comes when nothing is left.
 
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use containerd_shim_protos::api::{DeleteRequest, DeleteResponse};
@@ -12,13 +13,13 @@ use containerd_shim_protos::events::task::TaskDelete;
 use protobuf::MessageField;
 
 use super::exit::timestamp;
-use super::{Answer, Job, Then, failed, no_container, write};
+use super::{Answer, Job, Then, failed, limit, no_container, write};
 use crate::container::{Deletion, Phase, Process, Reply};
 use crate::events::Event;
 use crate::exits::{self, Exit};
 use crate::server::{Alarm, Shim};
 use crate::transport::{Code, Status};
-use crate::worker::{Failure, Verb};
+use crate::worker::Verb;
 
 /// What is said of a process whose end nobody saw.
 const KILLED: u32 = 137;
@@ -45,13 +46,16 @@ impl Shim {
             _ => {}
         }
         let creating = process.phase == Phase::Creating;
-        if let Some(failure) = self.hanging_delete(id).filter(|_| exec_id.is_empty()) {
-            return Err(failure.into());
-        }
+        let hanging = self.hanging_delete(id).filter(|_| exec_id.is_empty());
         let process = self.container_mut(id)?.process_mut(exec_id)?;
         let number = process.number;
         if let Some(deletion) = &mut process.deletion {
             deletion.waiting.push(reply);
+            if let Some(worker) = hanging {
+                deletion.timeout = timeout;
+                let verb = Verb::Delete { rootfs: PathBuf::new() };
+                self.set_alarm(Alarm::Worker(worker), limit(&verb, timeout));
+            }
             return Ok(());
         }
         process.deletion = Some(Deletion { waiting: vec![reply], timeout });
@@ -69,13 +73,25 @@ impl Shim {
         Ok(())
     }
 
-    /// Why a deletion was given up whose worker has not ended since: another would hang as well.
-    fn hanging_delete(&self, id: &str) -> Option<Failure> {
-        let mut workers = self.workers.values().filter(|working| {
+    /// The worker of a deletion that was given up, if it has not ended since: the next deletion waits
+    /// for its end, at most as long as its caller does.
+    fn hanging_delete(&self, id: &str) -> Option<u64> {
+        let mut workers = self.workers.iter().filter(|(_, working)| working.gave_up.is_some());
+        let found = workers.find(|(_, working)| {
             let job = working.job.as_ref().filter(|job| job.id == id);
             job.is_some_and(|job| matches!(job.then, Then::Deleted))
         });
-        workers.find_map(|working| working.gave_up.clone())
+        found.map(|(number, _)| *number)
+    }
+
+    /// The worker of a deletion has ended that was given up: those who have asked since get theirs.
+    pub(super) fn delete_again(&mut self, id: &str) -> bool {
+        let deletion = self.containers.get(id).and_then(|it| it.init.deletion.as_ref());
+        let wanted = deletion.is_some_and(|deletion| !deletion.waiting.is_empty());
+        if wanted {
+            self.begin_delete(id);
+        }
+        wanted
     }
 
     /// The output of a process that is being deleted was read, or has had its time.
@@ -179,7 +195,7 @@ impl Shim {
             for reply in process.deletion.take().unwrap_or_default().waiting {
                 self.answer(reply, write(&delete_response(process)));
             }
-            for waiter in std::mem::take(&mut process.waiters) {
+            for (waiter, _) in std::mem::take(&mut process.waiters) {
                 self.answer(waiter, Err(no_container(id)));
             }
         }
@@ -215,7 +231,7 @@ impl Shim {
         for reply in process.deletion.take().unwrap_or_default().waiting {
             self.answer(reply, answer.clone());
         }
-        for waiter in process.waiters {
+        for (waiter, _) in process.waiters {
             let words = format!("process {exec_id} was deleted: not found");
             self.answer(waiter, Err(Status::new(Code::NotFound, words)));
         }

@@ -155,7 +155,7 @@ impl Shim {
         let Some(container) = self.containers.get_mut(id) else { return };
         let Ok(process) = container.process_mut(exec_id) else { return };
         let Some(exit) = process.exit else { return };
-        for waiter in std::mem::take(&mut process.waiters) {
+        for (waiter, _) in std::mem::take(&mut process.waiters) {
             self.answer(waiter, write(&wait_response(exit)));
         }
     }

@@ -75,6 +75,13 @@ fn patience(verb: &Verb) -> Duration {
     })
 }
 
+/// How long it may take for a caller who says, perhaps: our answer must come before the caller has
+/// stopped listening.
+fn limit(verb: &Verb, timeout: Option<Duration>) -> Duration {
+    let most = patience(verb);
+    timeout.map_or(most, |timeout| most.min(timeout - timeout / 20))
+}
+
 impl Shim {
     /// Answers a call, now or later.
     pub fn dispatch(&mut self, client: u64, call: Call) {
@@ -97,7 +104,7 @@ impl Shim {
             "Pids" => now(&self.pids(&read(call)?)?),
             "Stats" => now(&self.stats(&read(call)?)?),
             "Connect" => now(&self.connect(&read(call)?)),
-            "Wait" => self.wait(&read(call)?, reply),
+            "Wait" => self.wait(&read(call)?, reply, call.timeout),
             "Exec" => now(&self.exec(read(call)?)?),
             "ResizePty" => now(&self.resize(&read(call)?)?),
             "CloseIO" => now(&self.close_io(&read(call)?)?),
@@ -126,9 +133,7 @@ impl Shim {
     /// Has a worker do `verb`, and then `job`.
     fn begin(&mut self, job: Job, verb: Verb, timeout: Option<Duration>) -> Answer<()> {
         let root = self.containers.get(&job.id).map(|container| container.root.clone());
-        let limit = patience(&verb);
-        // Our answer must come before the caller has stopped listening.
-        let limit = timeout.map_or(limit, |timeout| limit.min(timeout - timeout / 20));
+        let limit = limit(&verb, timeout);
         let task = Task {
             id: job.id.clone(),
             namespace: self.namespace.clone(),
@@ -175,9 +180,18 @@ impl Shim {
         let Some(working) = self.workers.get_mut(&number) else { return };
         let words =
             format!("{}: the worker ended without an answer ({exit:?})", working.worker.describe());
-        let why = working.gave_up.take().unwrap_or_else(|| Failure::new(Code::Unknown, words));
+        let gave_up = working.gave_up.take();
+        let job = working.job.as_ref().filter(|_| gave_up.is_some());
+        let deleted = job.filter(|job| matches!(job.then, Then::Deleted)).map(|job| job.id.clone());
         self.clear_alarm(Alarm::Worker(number));
-        self.died(number, why);
+        if let Some(id) = deleted
+            && let Some(job) = self.workers.get_mut(&number).and_then(|it| it.job.take())
+            && !self.delete_again(&id)
+            && let Some(working) = self.workers.get_mut(&number)
+        {
+            working.job = Some(job);
+        }
+        self.died(number, gave_up.unwrap_or_else(|| Failure::new(Code::Unknown, words)));
         self.workers.remove(&number);
         for stranger in std::mem::take(&mut self.strangers) {
             self.process_ended(stranger);

@@ -1,5 +1,7 @@
 //! What is answered at once, whatever else hangs.
 
+use std::time::{Duration, Instant};
+
 use containerd_shim_protos::api::{
     CheckpointTaskRequest, ConnectRequest, ConnectResponse, Empty, PidsRequest, PidsResponse,
     ProcessInfo, ShutdownRequest, StateRequest, StateResponse, StatsRequest, StatsResponse,
@@ -103,15 +105,26 @@ impl Shim {
         }
     }
 
-    pub(super) fn wait(&mut self, request: &WaitRequest, reply: Reply) -> Answer<Option<Vec<u8>>> {
+    /// A caller that stops to listen can't say so. Those who said how long they would are answered when
+    /// the next one comes, or somebody who asks again and again would fill the connection.
+    pub(super) fn wait(
+        &mut self,
+        request: &WaitRequest,
+        reply: Reply,
+        timeout: Option<Duration>,
+    ) -> Answer<Option<Vec<u8>>> {
         let process = self.container_mut(&request.id)?.process_mut(&request.exec_id)?;
-        match process.exit {
-            Some(exit) if process.phase == Phase::Stopped => write(&wait_response(exit)).map(Some),
-            _ => {
-                process.waiters.push(reply);
-                Ok(None)
-            }
+        if let Some(exit) = process.exit.filter(|_| process.phase == Phase::Stopped) {
+            return write(&wait_response(exit)).map(Some);
         }
+        let now = Instant::now();
+        let is_late = |waiter: &mut (Reply, Option<Instant>)| waiter.1.is_some_and(|at| at <= now);
+        let late: Vec<_> = process.waiters.extract_if(.., is_late).collect();
+        process.waiters.push((reply, timeout.and_then(|timeout| now.checked_add(timeout))));
+        for (reply, _) in late {
+            self.answer(reply, Err(Status::new(Code::DeadlineExceeded, "wait: it has not ended")));
+        }
+        Ok(None)
     }
 
     /// Leaves, unless there are containers.
@@ -127,7 +140,7 @@ impl Shim {
     pub fn forget_client(&mut self, client: u64) {
         for container in self.containers.values_mut() {
             for (_, process) in container.processes_mut() {
-                process.waiters.retain(|waiter| waiter.client != client);
+                process.waiters.retain(|(waiter, _)| waiter.client != client);
                 process.waiters.shrink_to_fit();
             }
         }

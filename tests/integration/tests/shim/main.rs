@@ -18,6 +18,7 @@ mod hangs;
 mod injection;
 mod lifecycle;
 mod loggers;
+mod model;
 mod options;
 mod ordinary;
 mod races;
@@ -66,6 +67,7 @@ fn trials() -> Vec<Trial> {
         ("golden", golden::TESTS),
         ("faults", faults::TESTS),
         ("races", races::TESTS),
+        ("model", model::TESTS),
         ("injection", injection::TESTS),
         ("soak", soak::TESTS),
     ];
