@@ -28,8 +28,8 @@ const PREFIX: &str = "corten-managers-";
 /// Tells the re-executed binary which part it plays and where.
 const ROLE: &str = "CORTEN_MANAGERS_ROLE";
 const PLACE: &str = "CORTEN_MANAGERS_DIR";
-/// What a suite may be told beside its arguments: all variables that begin like this.
-const SETTINGS: &str = "CORTEN_SOAK_";
+/// What a suite may be told beside its arguments: all variables that begin like one of these.
+const SETTINGS: [&str; 3] = ["CORTEN_SOAK_", "CORTEN_FAULTS_", "CORTEN_MODEL_"];
 
 /// containerd's own shim.
 const RUNC_SHIM: &str = "containerd-shim-runc-v2";
@@ -177,7 +177,8 @@ fn unshared(dir: &Path) -> Result<ExitCode, Stop> {
         .args(std::env::args_os().skip(1));
     let mut command = run.into_command();
     command.env(ROLE, "init").env(PLACE, dir).env("TERM", "xterm");
-    command.envs(std::env::vars().filter(|(name, _)| name.starts_with(SETTINGS)));
+    let is_setting = |name: &str| SETTINGS.iter().any(|start| name.starts_with(start));
+    command.envs(std::env::vars().filter(|(name, _)| is_setting(name)));
     let status = spawn(&mut command)?.wait()?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
