@@ -113,8 +113,9 @@ pub fn exec(target: &Target, process: &OciProcess, path: &str, request: Request)
     let mut undo = Undo::new();
     let cgroup = target.state.open_cgroup();
     let cgroup = match (cgroup, request.cgroup.as_slice()) {
-        // Somebody moved the container's processes and removed its groups: we go where they went.
-        (Some(cgroup), []) if !cgroup.exists()? => {
+        // Somebody moved the container's processes and removed its groups, or the first process has
+        // made groups below: we go where it went.
+        (Some(cgroup), []) if !cgroup.takes_processes()? => {
             target.state.init.map(|init| cgroup.of_process(init.pid())).transpose()?
         }
         (Some(cgroup), []) => Some(cgroup),

@@ -222,6 +222,27 @@ impl Cgroup {
         Ok(false)
     }
 
+    /// Whether a process can be put into the groups: they are still there, and the v2 one hands no
+    /// controllers down to groups below it (systemd in the container does that), which makes it one
+    /// for groups only.
+    ///
+    /// # Errors
+    /// The errno of looking.
+    pub fn takes_processes(&self) -> Result<bool> {
+        if !self.exists()? {
+            return Ok(false);
+        }
+        let Some(dir) = self.v2().map(Group::find).transpose()?.flatten() else { return Ok(true) };
+        match dir.try_value("cgroup.subtree_control") {
+            Ok(controllers) => Ok(controllers.is_empty()),
+            // Gone from this hierarchy alone: joining says so.
+            Err(Errno::ENOENT | Errno::ENODEV) => Ok(true),
+            Err(errno) => {
+                Err(errno).doing(|| format!("read {:?}", dir.path().join("cgroup.subtree_control")))
+            }
+        }
+    }
+
     fn v2(&self) -> Option<&Group> {
         self.groups.iter().find(|group| group.is_v2())
     }
@@ -336,6 +357,8 @@ impl Cgroup {
             let shown = now.as_os_str().to_str().and_then(|now| now.get(hidden..));
             if let Some(shown) = shown.filter(|shown| !shown.contains("..")) {
                 group.path = shown.trim_start_matches('/').into();
+                // Not made by us: see `clone_fd`.
+                group.existed = true;
             }
         }
         Ok(Self::open(&record))
