@@ -1,9 +1,10 @@
 //! Mounts of type `cgroup`: the container's own groups, in the form that the host has.
 //!
-//! On cgroup v2 one file system. On v1 a tmpfs with one directory for each hierarchy and links for
-//! controllers that share one; with a cgroup namespace of its own each is a fresh mount, whose root is
-//! the container's group, otherwise the group's directory is bound. A read-only mount is read-only in
-//! all its parts and on every way round (CVE-2023-25809: the fallback forgot it).
+//! On cgroup v2 one file system: in a cgroup namespace of its own its root is the container's group,
+//! otherwise the host's. On v1 a tmpfs with one directory for each hierarchy and links for controllers
+//! that share one; with a cgroup namespace each is a fresh mount, whose root is the container's group,
+//! otherwise the group's directory is bound. A read-only mount is read-only in all its parts and on
+//! every way round (CVE-2023-25809: the fallback forgot it).
 
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -98,11 +99,16 @@ pub(super) fn mount(mounter: &Mounter<'_>, mount: &Mount, cgroups: &Cgroups) -> 
 }
 
 fn unified(mounter: &Mounter<'_>, mount: &Mount, target: &OwnedFd, own: &Path) -> Result<OwnedFd> {
+    let attrs = merged(mount).set;
+    if !mounter.own_cgroupns {
+        // All of the host's, as with runc. Not a new mount: made in the first cgroup namespace it
+        // would take the host's options (nsdelegate, memory_recursiveprot) from its one superblock.
+        return bind(mounter, Path::new(MOUNTPOINT), attrs, target, &mount.destination);
+    }
     let fs =
         NewFs { fstype: "cgroup2".to_owned(), source: "cgroup".to_owned(), ..NewFs::default() };
-    let attrs = merged(mount).set;
     match mounter.new_at(&fs, attrs, target, &mount.destination) {
-        // A user namespace without a cgroup namespace; or a manager that keeps it busy.
+        // A cgroup namespace that isn't our user namespace's; or a manager that keeps it busy.
         Err(error) if matches!(error.errno(), Some(Errno::EPERM | Errno::EBUSY)) => {
             bind(mounter, own, attrs, target, &mount.destination)
         }
@@ -169,7 +175,8 @@ impl Hierarchy {
     }
 }
 
-/// Binds the container's own group. It is a path of the host, where only managers make directories.
+/// Binds the container's own group, or all. It is a path of the host, where only managers make
+/// directories.
 fn bind(
     mounter: &Mounter<'_>,
     own: &Path,
