@@ -867,6 +867,12 @@ fn idmap_in_a_user_namespace(t: &Test) {
 fn idmap_recursive(t: &Test) {
     t.skip_on_peers("older than idmapped mounts");
     let source = source(t);
+    // A tmpfs can be mapped since Linux 6.3.
+    let (other, sub) = (t.dir.join("other"), format!("{source}/sub"));
+    fs::create_dir(&other).unwrap();
+    fs::write(other.join("inner"), "inner").unwrap();
+    umount(t, &sub);
+    mount(t, &["--bind", other.to_str().unwrap(), &sub]);
     let mut b = t.bundle();
     b.push("mounts", json!({"destination": "/m", "type": "bind", "source": source, "options": ["rbind", "ridmap"],
         "uidMappings": maps(5000), "gidMappings": maps(5000)}));
@@ -874,7 +880,7 @@ fn idmap_recursive(t: &Test) {
     let out = t.run(&b).ok();
     assert_eq!(out.fact(0)["value"]["uid"], 5000);
     assert_eq!(out.fact(1)["value"]["uid"], 5000);
-    umount(t, &format!("{source}/sub"));
+    umount(t, &sub);
 }
 
 /// A directory of the host that must never change.

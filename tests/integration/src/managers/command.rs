@@ -11,6 +11,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use super::Stop;
+use crate::driver::patience;
 
 /// A command line with its environment, input and deadline.
 #[derive(Debug)]
@@ -164,7 +165,7 @@ pub fn code(status: ExitStatus) -> i32 {
 
 /// Waits for `child` until `limit`; kills it and answers `None` after that.
 pub fn wait(child: &mut Child, limit: Duration) -> Result<Option<ExitStatus>, Stop> {
-    let end = Instant::now() + limit;
+    let end = Instant::now() + patience(limit);
     let mut pause = Duration::from_millis(1);
     loop {
         if let Some(status) = child.try_wait()? {
@@ -197,7 +198,7 @@ fn collect(mut stream: impl Read + Send + 'static) -> mpsc::Receiver<Vec<u8>> {
 /// What a collected stream holds once its writer has exited; a holder left behind costs 2 s.
 fn drain(chunks: &mpsc::Receiver<Vec<u8>>) -> Vec<u8> {
     let mut all = Vec::new();
-    while let Ok(chunk) = chunks.recv_timeout(Duration::from_secs(2)) {
+    while let Ok(chunk) = chunks.recv_timeout(patience(Duration::from_secs(2))) {
         all.extend_from_slice(&chunk);
     }
     all

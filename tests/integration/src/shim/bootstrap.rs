@@ -16,6 +16,7 @@ use serde_json::Value;
 use super::sandbox;
 use super::task::PATIENCE;
 use super::world::World;
+use crate::driver::patience;
 use crate::managers::{Stop, command};
 
 /// Which daemon starts the shim.
@@ -259,7 +260,7 @@ fn collected(mut stream: PipeReader, name: &'static str) -> impl FnOnce() -> Res
     });
     move || {
         let read = receiver
-            .recv_timeout(Duration::from_secs(5))
+            .recv_timeout(patience(Duration::from_secs(5)))
             .map_err(|_| Stop::Fail(format!("the command has ended, but its {name} is open")))?;
         Ok(read?)
     }

@@ -21,6 +21,7 @@ use containerd_shim_protos::ttrpc::{self, Server, TtrpcContext};
 use nix::sys::socket::{Shutdown, shutdown};
 
 use super::task::PATIENCE;
+use crate::driver::patience;
 use crate::managers::{Stop, Verdict};
 
 /// What the service does with a request.
@@ -242,7 +243,7 @@ impl Events {
         what: &str,
         mut found: impl FnMut(&[Event]) -> Option<T>,
     ) -> Result<T, Stop> {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + patience(PATIENCE);
         let mut book = self.clerk.book();
         loop {
             if let Some(found) = found(&book.events) {

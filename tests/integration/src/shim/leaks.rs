@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 
 use super::sandbox;
 use crate::cgroups;
+use crate::driver::patience;
 
 /// What was there before the test.
 #[derive(Debug)]
@@ -30,7 +31,7 @@ impl Snapshot {
         let begun = Instant::now();
         loop {
             let left = self.left(dir);
-            if left.is_empty() || begun.elapsed() > Duration::from_secs(3) {
+            if left.is_empty() || begun.elapsed() > patience(Duration::from_secs(3)) {
                 return left;
             }
             std::thread::sleep(Duration::from_millis(5));

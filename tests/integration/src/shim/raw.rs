@@ -8,6 +8,7 @@ use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::ttrpc::{Request, Response};
 
 use super::task::PATIENCE;
+use crate::driver::patience;
 use crate::managers::Stop;
 
 /// A request's type in the header.
@@ -40,8 +41,8 @@ impl Raw {
     pub fn connect(address: &str) -> Result<Self, Stop> {
         let path = address.strip_prefix("unix://").unwrap_or(address);
         let stream = UnixStream::connect(path)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(patience(PATIENCE)))?;
+        stream.set_write_timeout(Some(patience(PATIENCE)))?;
         Ok(Self { stream })
     }
 
@@ -85,7 +86,7 @@ impl Raw {
             Ok(count) => count == 0,
             Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
         };
-        self.stream.set_read_timeout(Some(PATIENCE))?;
+        self.stream.set_read_timeout(Some(patience(PATIENCE)))?;
         Ok(closed)
     }
 }

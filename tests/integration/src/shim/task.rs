@@ -17,6 +17,7 @@ use containerd_shim_protos::ttrpc::{self, Client, Code, Request};
 use serde_json::Value;
 
 use super::{request, sandbox};
+use crate::driver::patience;
 use crate::managers::{Stop, Verdict, check};
 
 /// How long anything may take that should be quick: a busy machine must not fail a test.
@@ -90,7 +91,7 @@ impl<T> Pending<T> {
 
     /// The answer, with the usual patience.
     pub fn answer(&self) -> Answer<T> {
-        self.within(PATIENCE)
+        self.within(patience(PATIENCE))
     }
 
     /// There must be no answer yet.

@@ -55,7 +55,7 @@ pub fn call_with(
 ) -> Result<Reply, Stop> {
     let stream = UnixStream::connect(socket)
         .map_err(|error| format!("connect to {}: {error}", socket.display()))?;
-    let end = Instant::now() + limit;
+    let end = Instant::now() + crate::driver::patience(limit);
     let mut connection = Connection { stream, end, method: method.to_owned() };
     connection.send(method, headers, body)?;
     connection.receive()

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::driver::patience;
 use crate::managers::{Stop, Verdict};
 
 const BINARY: u8 = 2;
@@ -35,7 +36,7 @@ impl Stream {
         let (host, path) = address.split_once('/').ok_or_else(|| format!("no path in {url}"))?;
         let mut connection = TcpStream::connect(host)?;
         connection.set_nodelay(true)?;
-        connection.set_read_timeout(Some(LIMIT))?;
+        connection.set_read_timeout(Some(patience(LIMIT)))?;
         // The key is any 16 bytes in base64; nothing between us caches.
         let request = format!(
             "GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -78,7 +79,7 @@ impl Stream {
 
     /// Waits until a channel has brought `part`.
     pub fn expect(&mut self, channel: usize, part: &str) -> Verdict {
-        let end = Instant::now() + LIMIT;
+        let end = Instant::now() + patience(LIMIT);
         while !self.text(channel).contains(part) {
             if self.ended || Instant::now() > end {
                 let all: Vec<String> = (0..5).map(|number| self.text(number)).collect();
@@ -91,7 +92,7 @@ impl Stream {
 
     /// Waits for the end: the exit code in the result.
     pub fn finish(mut self) -> Result<(i64, Self), Stop> {
-        let end = Instant::now() + LIMIT;
+        let end = Instant::now() + patience(LIMIT);
         while !self.ended && self.channels[3].is_empty() && Instant::now() < end {
             self.receive()?;
         }

@@ -1,15 +1,19 @@
-//! `linux.cgroupsPath` and `linux.resources`, read from the host's side; and `update`.
+//! `linux.cgroupsPath` and `linux.resources`, read from the host's side; and `update`. What can be
+//! said of both versions, and v1's files; `v2` has the others.
+
+mod v2;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use corten_integration::driver::wait_until;
+use corten_integration::suite::Case;
 use corten_integration::{Bundle, Flavour, Test, cgroups, suite, tests};
 use serde_json::{Value, json};
 
 fn main() -> ExitCode {
-    suite(tests![
+    let all: &[Case] = tests![
         path_absolute_is_used_in_every_hierarchy,
         path_nested_parents_are_made,
         path_relative_is_below_the_runtimes,
@@ -61,7 +65,8 @@ fn main() -> ExitCode {
         update_that_fails_changes_nothing,
         update_of_an_unknown_container_fails,
         update_is_remembered,
-    ])
+    ];
+    suite(&[all, v2::CASES].concat())
 }
 
 /// The value of a file as a number.
@@ -89,6 +94,13 @@ fn v1(t: &Test) {
     if cgroups::is_v2() {
         t.skip("reads cgroup v1 files");
     }
+}
+
+/// The line of a reported /proc/self/cgroup whose group has the limits.
+fn limited(seen: &Value) -> &str {
+    let mark = if cgroups::is_v2() { "0::" } else { ":pids:" };
+    let mut lines = seen["cgroup"].as_array().unwrap().iter().map(|line| line.as_str().unwrap());
+    lines.find(|line| line.contains(mark)).unwrap()
 }
 
 /// A created container with these resources.
@@ -131,9 +143,7 @@ fn path_relative_is_below_the_runtimes(t: &Test) {
     let name = format!("{}-relative", t.tag);
     b.set("linux.cgroupsPath", json!(name)).probe(&["report", "cgroup"]);
     let seen = t.report(&b);
-    let line =
-        seen["cgroup"].as_array().unwrap().iter().find(|l| l.as_str().unwrap().contains(":pids:"));
-    assert!(line.unwrap().as_str().unwrap().ends_with(&name), "{seen}");
+    assert!(limited(&seen).ends_with(&name), "{seen}");
 }
 
 /// Without a path the container has a cgroup of its own all the same.
@@ -142,9 +152,7 @@ fn path_absent_is_made_up(t: &Test) {
     b.unset("linux.cgroupsPath").probe(&["report", "cgroup"]);
     let seen = t.report(&b);
     let own = fs::read_to_string("/proc/self/cgroup").unwrap();
-    let line =
-        seen["cgroup"].as_array().unwrap().iter().find(|l| l.as_str().unwrap().contains(":pids:"));
-    let line = line.unwrap().as_str().unwrap();
+    let line = limited(&seen);
     assert!(line.contains(&b.id) && !own.contains(line), "{line}");
 }
 
@@ -556,8 +564,11 @@ fn negative_and_huge_numbers(t: &Test) {
 
 /// A process of the harness in the container's cgroup of one hierarchy.
 fn occupied(t: &Test, b: &Bundle, controller: &str) -> corten_integration::driver::Running {
-    let dir = b.cgroup_dir(controller);
-    fs::create_dir_all(&dir).unwrap();
+    occupied_at(t, &b.cgroup_dir(controller))
+}
+
+fn occupied_at(t: &Test, dir: &Path) -> corten_integration::driver::Running {
+    fs::create_dir_all(dir).unwrap();
     let mut command = Command::new("/bin/sh");
     command
         .arg("-c")
