@@ -219,7 +219,7 @@ impl Shim {
             alarms: BTreeSet::new(),
             last_number: 0,
         };
-        shim.set_alarm(Alarm::Lonely, LINGER * 6);
+        shim.set_alarm(Alarm::Lonely, LINGER);
         Ok(shim)
     }
 

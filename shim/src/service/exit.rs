@@ -51,7 +51,7 @@ impl Shim {
         let shared = !container.own_pid_namespace;
         let record = Some(exec_id.as_str()).filter(|exec_id| !exec_id.is_empty());
         if let Err(error) = exits::write(&container.bundle, record, &exit) {
-            tracing::warn!("record the exit of {exec_id:?} of container {id}: {error}");
+            tracing::warn!("record the exit of {}: {error}", words_for(&id, &exec_id));
         }
         if exec_id.is_empty() {
             if shared {
@@ -169,6 +169,14 @@ impl Shim {
             tracing::warn!("kill the processes of container {id}: {status}");
         }
     }
+}
+
+/// A process for a log line.
+fn words_for(id: &str, exec_id: &str) -> String {
+    if exec_id.is_empty() {
+        return format!("container {id}");
+    }
+    format!("exec {exec_id} of container {id}")
 }
 
 /// What Wait answers.
