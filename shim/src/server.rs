@@ -234,6 +234,11 @@ impl Shim {
         self.alarms.insert((Instant::now() + delay, alarm));
     }
 
+    /// Whether `alarm` is to go off.
+    pub fn has_alarm(&self, alarm: Alarm) -> bool {
+        self.alarms.iter().any(|(_, set)| *set == alarm)
+    }
+
     /// Has it never go off.
     pub fn clear_alarm(&mut self, alarm: Alarm) {
         self.alarms.retain(|(_, set)| *set != alarm);
@@ -396,8 +401,10 @@ impl Shim {
     /// Starts to wait for a reason to stay.
     pub fn maybe_lonely(&mut self) {
         if self.containers.is_empty() {
+            // Without the bundle that we were started in, nobody will ask for its container either.
+            let wanted = std::env::current_dir().is_ok();
             self.clear_alarm(Alarm::Lonely);
-            self.set_alarm(Alarm::Lonely, LINGER);
+            self.set_alarm(Alarm::Lonely, if wanted { LINGER } else { Duration::ZERO });
         }
     }
 

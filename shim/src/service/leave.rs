@@ -40,8 +40,9 @@ impl Shim {
     /// Has the bundles looked at, again and again while there are containers. No inotify(7): root has
     /// 128 instances in all, and a node more shims than that.
     pub(super) fn watch_bundles(&mut self) {
-        self.clear_alarm(Alarm::Bundles);
-        self.set_alarm(Alarm::Bundles, BUNDLES);
+        if !self.has_alarm(Alarm::Bundles) {
+            self.set_alarm(Alarm::Bundles, BUNDLES);
+        }
     }
 
     /// Deletes containers whose bundle is gone.
