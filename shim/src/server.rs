@@ -303,8 +303,6 @@ impl Shim {
 
     fn greet(&mut self) {
         for socket in self.listener.turn() {
-            // Whoever comes may be about to ask for a container.
-            self.maybe_lonely();
             let number = self.number();
             match Connection::new(socket, &self.poller, Source::Client(number).token()) {
                 Ok(connection) => {
