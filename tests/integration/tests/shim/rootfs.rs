@@ -155,6 +155,7 @@ fn target_below_a_link(world: &World) -> Verdict {
     world.reference_deviates("1.6 has no targets")?;
     let (bundle, image) = moved(world, "exec sleep 1000")?;
     symlink("/", image.join("climb"))?;
+    let outside = Path::new("/home/user").exists();
     let task = mounted(
         world,
         bundle,
@@ -165,7 +166,8 @@ fn target_below_a_link(world: &World) -> Verdict {
     )?;
     let (status, _) = task.shell(world, "grep -q ' /home/user tmpfs' /proc/mounts")?;
     same("inside", &status, &0)?;
-    check(!Path::new("/home/user").exists(), "outside")?;
+    same("outside", &Path::new("/home/user").exists(), &outside)?;
+    check(!fs::read_to_string("/proc/mounts")?.contains(" /home/user "), "mounted outside")?;
     unmounted(world, &task)
 }
 
@@ -268,7 +270,12 @@ fn mapped_to_a_user_namespace(world: &World) -> Verdict {
         format!("lowerdir={}", image.display()),
     ];
     let options: Vec<_> = options.iter().map(String::as_str).collect();
-    let task = mounted(world, bundle, vec![request::mount("overlay", "overlay", "", &options)])?;
+    let task = mounted(world, bundle, vec![request::mount("overlay", "overlay", "", &options)])
+        .map_err(|stop| match stop {
+            // The layers of this test are on a tmpfs, which can be mapped since Linux 6.3.
+            Stop::Fail(why) if why.contains("map identities: invalid argument") => Stop::Skip(why),
+            other => other,
+        })?;
     let seen = task.shell(world, "stat -c %u /bin/busybox; echo new >/tmp/new && id -u")?;
     same("owner and id", &seen.1.as_str(), &"0\n0\n")?;
     unmounted(world, &task)
