@@ -236,7 +236,7 @@ pub fn reopen_null(root: BorrowedFd<'_>) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read, Write};
+    use std::io::Read;
     use std::os::unix::net::UnixListener;
 
     use nix::mount::{MsFlags, mount};
@@ -273,7 +273,8 @@ mod tests {
             assert_eq!(tty::size(std::io::stdin()).unwrap(), Size { rows: 5, columns: 7 });
             // /dev/tty only opens for a process with a controlling terminal.
             File::open("/dev/tty").unwrap();
-            std::io::stdout().write_all(b"hello\n").unwrap();
+            // Not through std: another thread may have held its lock when we were forked.
+            nix::unistd::write(std::io::stdout(), b"hello\n").unwrap();
             let mut text = [0; 7];
             master.read_exact(&mut text).unwrap();
             assert_eq!(&text, b"hello\r\n");
