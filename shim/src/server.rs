@@ -52,6 +52,8 @@ pub struct Config {
 const FAREWELL: Duration = Duration::from_secs(5);
 /// How long a shim without containers waits for one, or for a Shutdown.
 const LINGER: Duration = Duration::from_secs(10);
+/// The same, once its bundle is gone: whoever was answered last may have a question more.
+const HURRY: Duration = Duration::from_secs(1);
 
 /// Whose a token is: the upper byte says what, the rest which.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -402,7 +404,7 @@ impl Shim {
             // Without the bundle that we were started in, nobody will ask for its container either.
             let wanted = std::env::current_dir().is_ok();
             self.clear_alarm(Alarm::Lonely);
-            self.set_alarm(Alarm::Lonely, if wanted { LINGER } else { Duration::ZERO });
+            self.set_alarm(Alarm::Lonely, if wanted { LINGER } else { HURRY });
         }
     }
 
