@@ -38,8 +38,8 @@ fn format(cri: &Cri) -> Verdict {
 
 fn long_lines(cri: &Cri) -> Verdict {
     let pod = cri.pod(json!({}))?;
-    let container =
-        pod.container("head -c 40000 /dev/zero | tr '\\0' x; echo; echo end", json!({}))?;
+    let script = format!("head -c 40000 /dev/zero | tr '\\0' x; echo; echo end; {}", in_time(cri));
+    let container = pod.container(&script, json!({}))?;
     container.wait()?;
     let lines = container.lines()?;
     let tags: String = lines.iter().map(|line| line.tag.as_str()).collect();
