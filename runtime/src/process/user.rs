@@ -13,7 +13,7 @@ use std::os::fd::BorrowedFd;
 
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{Gid, getgroups, getresgid, getresuid};
+use nix::unistd::{Gid, getresgid, getresuid};
 use oci_spec::runtime::User;
 
 use super::json_path;
@@ -124,8 +124,7 @@ impl Identity {
                 groups.sort_unstable();
                 groups
             };
-            let now = getgroups().doing(|| "getgroups".to_owned())?;
-            let now = sorted(now.into_iter().map(Gid::as_raw).collect());
+            let now = sorted(cred::getgroups().doing(|| "getgroups".to_owned())?);
             if now != sorted(self.groups.clone()) {
                 return Err(Error::Failed(format!(
                     "asked for groups {:?}, but the process has {now:?}",

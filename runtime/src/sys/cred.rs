@@ -16,6 +16,23 @@ pub fn setgroups(groups: &[u32]) -> Result<(), Errno> {
     check(unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) }).map(drop)
 }
 
+/// `getgroups(2)`. libc's way to learn how long the list may be is to read
+/// `/proc/sys/kernel/ngroups_max`, by then a file of the container's choice: a fifo would hold us up
+/// for ever.
+///
+/// # Errors
+/// None that the kernel documents for this use.
+pub fn getgroups() -> Result<Vec<u32>, Errno> {
+    // SAFETY: with a length of 0 the kernel writes nothing.
+    let count = check(unsafe { libc::syscall(libc::SYS_getgroups, 0, 0) })?;
+    let mut groups = vec![0_u32; usize::try_from(count).unwrap_or(0)];
+    // SAFETY: pointer and length describe one live slice of gid_t; nobody else changes our groups.
+    let count =
+        check(unsafe { libc::syscall(libc::SYS_getgroups, groups.len(), groups.as_mut_ptr()) })?;
+    groups.truncate(usize::try_from(count).unwrap_or(0));
+    Ok(groups)
+}
+
 /// `setresgid(2)` with one id for real, effective and saved. `u32::MAX` would mean "unchanged": the
 /// caller refuses it.
 ///
