@@ -152,6 +152,7 @@ fn build(
         new: plan.namespaces.clone_flags(),
         joins: middle.then_some(&joins),
         user: None,
+        before: None,
         pid: joins.pid().filter(|_| !middle),
         time: plan.namespaces.time_offsets().map(|offsets| (proc.as_fd(), offsets)),
         cgroup: clone_into.as_ref().map(AsFd::as_fd),

@@ -6,7 +6,7 @@
 //! from its first moment: it is made undumpable before that, and everything it needs later is
 //! already open (CVE-2016-9962).
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
@@ -21,7 +21,7 @@ use crate::create::{died, end};
 use crate::error::{Doing, Error, Result};
 use crate::init::{hand_over, outlive_parent};
 use crate::namespaces;
-use crate::process::fds::Inherited;
+use crate::process::fds::{self, Inherited};
 use crate::process::lsm::Attributes;
 use crate::process::{self, keyring, oom, sched, tty};
 use crate::program::{Confinement, Program};
@@ -92,6 +92,10 @@ struct Inheritance<'a> {
     namespaces: &'a namespaces::Plan,
     state: &'a State,
     init: &'a OwnedFd,
+    /// It is in the container's namespaces and groups from birth.
+    entered: bool,
+    /// The host's, if there are labels to set.
+    proc: Option<host::Proc>,
     seats: Seats,
     console: Option<OwnedFd>,
     inherited: Inherited,
@@ -125,8 +129,14 @@ pub fn exec(target: &Target, process: &OciProcess, path: &str, request: Request)
     };
     let privileged = geteuid().is_root();
     let user = (!privileged && namespaces.has(LinuxNamespaceType::User)).then(|| init.as_fd());
+    // Root in the container's pid namespace alone could look at us with CAP_SYS_PTRACE, dumpable or
+    // not. So a process in the middle, which can't be seen from inside, goes where the container is and
+    // lets go of all that is the host's, and only then makes the one that can be seen.
+    let apart = privileged
+        && namespaces.has(LinuxNamespaceType::Pid)
+        && !namespaces.has(LinuxNamespaceType::User);
     let clone_into = match &cgroup {
-        Some(cgroup) if user.is_none() => cgroup.clone_fd()?,
+        Some(cgroup) if user.is_none() && !apart => cgroup.clone_fd()?,
         _ => None,
     };
     let seats = cgroup.as_ref().map(|cgroup| cgroup.seats(clone_into.is_some())).transpose()?;
@@ -135,20 +145,43 @@ pub fn exec(target: &Target, process: &OciProcess, path: &str, request: Request)
         prctl::set_dumpable(false).doing(|| "prctl PR_SET_DUMPABLE".to_owned())?;
     }
     let score = plan.oom_score_adj;
+    let proc = (!plan.lsm.is_empty()).then(host::Proc::open).transpose()?;
+    let enter = |peer: BorrowedFd<'_>| {
+        if let Some(cpus) = &plan.affinity.initial {
+            sched::set_affinity(Pid::from_raw(0), cpus)?;
+        }
+        seats.iter().try_for_each(Seats::take)?;
+        let mut keep = vec![peer, to_parent.as_fd(), init.as_fd()];
+        keep.extend(request.console.as_ref().map(AsFd::as_fd));
+        keep.extend(proc.as_ref().map(AsFd::as_fd));
+        fds::shed(&inherited, &keep);
+        setns(&init, namespaces.all_flags() & !libc::CLONE_NEWPID)
+            .doing(|| "join the container's namespaces".to_owned())
+    };
     let birth = Birth {
+        before: apart.then_some(&enter),
         pid: namespaces.has(LinuxNamespaceType::Pid).then(|| init.as_fd()),
         user,
         cgroup: clone_into.as_ref().map(AsFd::as_fd),
         ..Birth::default()
     };
     let Some(child) = spawn(&birth)? else {
-        drop(to_child);
+        let seats = if apart {
+            // Closed, with much else whose owners stay asleep in this process.
+            std::mem::forget((to_child, seats));
+            None
+        } else {
+            drop(to_child);
+            seats
+        };
         let inheritance = Inheritance {
             plan,
             confinement: &confinement,
             namespaces: &namespaces,
             state: &target.state,
             init: &init,
+            entered: apart,
+            proc,
             seats: seats.unwrap_or_default(),
             console: request.console,
             inherited,
@@ -226,17 +259,22 @@ fn prepare<'a>(
 ) -> Result<Program<'a>> {
     prctl::set_pdeathsig(Signal::SIGKILL).doing(|| "prctl PR_SET_PDEATHSIG".to_owned())?;
     prctl::set_name(c"corten:exec").doing(|| "prctl PR_SET_NAME".to_owned())?;
-    if let Some(cpus) = &from.plan.affinity.initial {
-        sched::set_affinity(Pid::from_raw(0), cpus)?;
+    let attributes = match from.proc.take() {
+        Some(proc) => Attributes::open(proc.as_fd(), &from.plan.lsm)?,
+        None => Attributes::default(),
+    };
+    if !from.entered {
+        if let Some(cpus) = &from.plan.affinity.initial {
+            sched::set_affinity(Pid::from_raw(0), cpus)?;
+        }
+        std::mem::take(&mut from.seats).take()?;
+        let mut join = from.namespaces.all_flags() & !libc::CLONE_NEWPID;
+        if !privileged {
+            // Born in it already.
+            join &= !libc::CLONE_NEWUSER;
+        }
+        setns(from.init, join).doing(|| "join the container's namespaces".to_owned())?;
     }
-    from.seats.take()?;
-    let attributes = Attributes::open(host::Proc::open()?.as_fd(), &from.plan.lsm)?;
-    let mut join = from.namespaces.all_flags() & !libc::CLONE_NEWPID;
-    if !privileged {
-        // Born in it already.
-        join &= !libc::CLONE_NEWUSER;
-    }
-    setns(from.init, join).doing(|| "join the container's namespaces".to_owned())?;
     if from.namespaces.has(LinuxNamespaceType::User) {
         userns::become_root()?;
     }
@@ -258,5 +296,9 @@ fn prepare<'a>(
         None => tty::reopen_null(root.as_fd())?,
     }
     outlive_parent()?;
+    drop(root);
+    let mut keep = vec![to_parent.as_fd()];
+    keep.extend(attributes.fds());
+    fds::shed(&from.inherited, &keep);
     Program::settle(from.plan, from.confinement, attributes, from.inherited, to_parent)
 }

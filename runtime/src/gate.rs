@@ -7,7 +7,7 @@
 //! ([`crate::state::State::has_died_early`]). A `start` that was killed after it knocked has started
 //! the container; one that was killed before has not.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 
@@ -40,6 +40,12 @@ impl Gate {
     /// When the socket fails.
     pub fn wait(self) -> Result<Opened> {
         socket::accept(&self.0).map(Opened).doing(|| "wait for start".to_owned())
+    }
+}
+
+impl AsFd for Gate {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

@@ -20,7 +20,7 @@ use crate::gate::Gate;
 use crate::hooks::Kind;
 use crate::namespaces::{self, Joins};
 use crate::plan::Plan;
-use crate::process::fds::Inherited;
+use crate::process::fds::{self, Inherited};
 use crate::process::lsm::Attributes;
 use crate::process::{keyring, tty};
 use crate::program::Program;
@@ -59,7 +59,7 @@ pub struct Inheritance<'a> {
 pub fn main(from: Inheritance<'_>, to_parent: ToParent, gate: Gate) -> ! {
     log::take();
     let (plan, state) = (from.plan, from.state);
-    let ready = prepare(from, &to_parent).and_then(|mut program| {
+    let ready = prepare(from, &to_parent, &gate).and_then(|mut program| {
         hand_over(&to_parent)?;
         program.let_go();
         Ok(program)
@@ -78,11 +78,15 @@ pub fn main(from: Inheritance<'_>, to_parent: ToParent, gate: Gate) -> ! {
 }
 
 /// Everything up to the user's program.
-fn prepare<'a>(mut from: Inheritance<'a>, to_parent: &ToParent) -> Result<Program<'a>> {
+fn prepare<'a>(
+    mut from: Inheritance<'a>,
+    to_parent: &ToParent,
+    gate: &Gate,
+) -> Result<Program<'a>> {
     let plan = from.plan;
     prctl::set_pdeathsig(Signal::SIGKILL).doing(|| "prctl PR_SET_PDEATHSIG".to_owned())?;
     prctl::set_name(c"corten:init").doing(|| "prctl PR_SET_NAME".to_owned())?;
-    from.seats.take()?;
+    std::mem::take(&mut from.seats).take()?;
     let attributes = Attributes::open(from.proc.as_fd(), &plan.process.lsm)?;
     let sysctls = from.proc.sysctls()?;
     from.joins.enter()?;
@@ -139,6 +143,10 @@ fn prepare<'a>(mut from: Inheritance<'a>, to_parent: &ToParent) -> Result<Progra
     }
     root.finish()?;
     outlive_parent()?;
+    drop(cgroups);
+    let mut keep = vec![to_parent.as_fd(), gate.as_fd()];
+    keep.extend(attributes.fds());
+    fds::shed(&from.inherited, &keep);
     Program::settle(plan.process.clone(), &plan.confinement, attributes, from.inherited, to_parent)
 }
 

@@ -24,8 +24,12 @@ use crate::namespaces::Joins;
 use crate::sys::process::{CloneArgs, Cloned, clone3, exit_now, setns};
 use crate::sys::socket;
 
+/// What a process does before it clones another; the fd must stay open.
+pub type Before<'fd> = dyn Fn(BorrowedFd<'_>) -> Result<()> + 'fd;
+
 /// What the process is born into.
-#[derive(Debug, Default)]
+#[derive(Default)]
+#[allow(missing_debug_implementations)] // It holds a closure.
 pub struct Birth<'fd> {
     /// New namespaces: `CLONE_NEW*`, without cgroup and time.
     pub new: u64,
@@ -37,6 +41,8 @@ pub struct Birth<'fd> {
     pub pid: Option<BorrowedFd<'fd>>,
     /// A new time namespace: the host's /proc, and the lines for its `self/timens_offsets`.
     pub time: Option<(BorrowedFd<'fd>, &'fd str)>,
+    /// What a middle process does before it clones, in place of joining; it needs to keep the fd open.
+    pub before: Option<&'fd Before<'fd>>,
     /// A cgroup v2 directory to be born in. Not with a middle process, which may have no right to
     /// it any more.
     pub cgroup: Option<BorrowedFd<'fd>>,
@@ -56,7 +62,7 @@ pub struct Child {
 /// # Errors
 /// When a namespace can't be joined or made.
 pub fn spawn(birth: &Birth<'_>) -> Result<Option<Child>> {
-    if birth.user.is_some() || birth.joins.is_some() {
+    if birth.user.is_some() || birth.joins.is_some() || birth.before.is_some() {
         return through_middle(birth);
     }
     let back = Back::before(birth)?;
@@ -157,7 +163,10 @@ fn through_middle(birth: &Birth<'_>) -> Result<Option<Child>> {
         Cloned::Parent(pid, _) => pid,
         Cloned::Child => {
             drop(ours);
-            let made = enter(birth).and_then(|()| make(birth, libc::CLONE_PARENT as u64));
+            let before = birth.before.map_or(Ok(()), |before| before(theirs.as_fd()));
+            let made = before
+                .and_then(|()| enter(birth))
+                .and_then(|()| make(birth, libc::CLONE_PARENT as u64));
             return match made {
                 Ok(Cloned::Child) => Ok(None),
                 Ok(Cloned::Parent(pid, pidfd)) => {

@@ -80,6 +80,12 @@ pub fn pair() -> Result<(ToInit, ToParent)> {
     Ok((ToInit(ours), ToParent(theirs)))
 }
 
+impl AsFd for ToParent {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 impl ToInit {
     /// Passes descriptors that were opened after the clone, in as many messages as they need.
     ///

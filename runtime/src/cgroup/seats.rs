@@ -49,7 +49,7 @@ impl Seats {
     ///
     /// # Errors
     /// `EBUSY` when the v2 group has sub-groups with controllers, `ENODEV` when it is gone.
-    pub fn take(self) -> Result<()> {
+    pub fn take(&self) -> Result<()> {
         for (path, file) in &self.files {
             match write(file, b"0") {
                 Err(errno) if self.lenient && no_permission(errno) => {

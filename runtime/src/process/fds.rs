@@ -12,7 +12,7 @@
 //! (`_OCI_SYNCPIPE`) must not leak either.
 
 use std::ffi::OsString;
-use std::os::fd::RawFd;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 
 use nix::errno::Errno;
@@ -115,6 +115,18 @@ impl Inherited {
     fn numbers(&self) -> impl Iterator<Item = RawFd> {
         (FIRST..FIRST + self.count).map(|number| number as RawFd)
     }
+}
+
+/// Closes everything but the standard streams, the inherited ones and `keep`, in a process that was
+/// cloned and never returns to the code that owns the others.
+///
+/// CLOEXEC is not enough: execve(2) looks up the program's path before it closes anything, so a path
+/// of the image like `/proc/self/fd/7/../../usr/bin/sh` would lead through a directory of ours to a
+/// program of the host, which the container could then overwrite (CVE-2024-21626); and a process that
+/// can be seen from inside must hold nothing worth stealing (CVE-2016-9962).
+pub fn shed(inherited: &Inherited, keep: &[BorrowedFd<'_>]) {
+    let first = FIRST + inherited.count;
+    sys::process::close_all_but(RawFd::try_from(first).unwrap_or(RawFd::MAX), keep);
 }
 
 /// Lets the next execve(2) pass on exactly the standard streams and the inherited ones.

@@ -14,7 +14,7 @@
 use std::ffi::CStr;
 use std::fs::File;
 use std::io::{Read, Seek, Write};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs, statfs};
@@ -53,6 +53,11 @@ impl Labels {
             apparmor: label(process.apparmor_profile().as_ref(), "apparmorProfile")?,
             selinux: label(process.selinux_label().as_ref(), "selinuxLabel")?,
         })
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.apparmor.is_none() && self.selinux.is_none()
     }
 
     /// Checks, before anything is made, that this host has the modules for the labels.
@@ -114,6 +119,11 @@ impl Attributes {
             None => None,
         };
         Ok(Self { apparmor, selinux })
+    }
+
+    /// The open files.
+    pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        [&self.apparmor, &self.selinux].into_iter().flatten().map(|(file, _)| file.as_fd())
     }
 
     /// Gives the next exec its AppArmor profile.

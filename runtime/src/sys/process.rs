@@ -149,14 +149,19 @@ pub fn exit_now(status: i32) -> ! {
 /// Runs `rest` with no descriptors but `keep`, and then ends this process: for a forked child that
 /// has nothing to do with what its parent had open.
 pub fn end_with_only(keep: &[BorrowedFd<'_>], rest: impl FnOnce()) -> ! {
-    let mut first = 0;
+    close_all_but(0, keep);
+    rest();
+    exit_now(0)
+}
+
+/// Closes every fd from `first` up but `keep`, in a process that never returns to the code that owns
+/// them.
+pub fn close_all_but(mut first: libc::c_int, keep: &[BorrowedFd<'_>]) {
     while let Some(last) = keep.iter().map(AsRawFd::as_raw_fd).filter(|fd| *fd >= first).min() {
         close_between(first, last);
         first = last + 1;
     }
     close_between(first, libc::c_int::MAX);
-    rest();
-    exit_now(0)
 }
 
 /// Closes from `first` up to, not including, `end`.
