@@ -7,6 +7,8 @@
 //! ([`oracle`]) looks for whatever the runtime left behind.
 
 pub mod bundle;
+#[cfg(test)]
+mod catalogue;
 pub mod cgroups;
 pub mod console;
 pub mod driver;

@@ -9,6 +9,7 @@
 //! static, allocates little and treats whatever it can't read as `null`, never as a failure.
 
 mod agent;
+mod attack;
 mod files;
 mod report;
 mod steps;

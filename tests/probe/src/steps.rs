@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use serde_json::{Value, json};
 
-use crate::{agent, files, report, sys};
+use crate::{agent, attack, files, report, sys};
 
 const ENDING: [i32; 5] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGUSR1, libc::SIGUSR2];
 
@@ -78,6 +78,10 @@ pub fn run(verb: &str, args: &[&str]) -> Result<Value, String> {
         "orphan" => orphan(),
         "hook" => agent::hook(args),
         "notify-agent" => agent::notify(args),
+        "swap" => attack::swap(args),
+        "deny" => attack::deny(args),
+        "spy" => attack::spy(args),
+        "keep-exe" => attack::keep_exe(args),
         "winch" => {
             sys::block(&[libc::SIGWINCH]);
             say(&json!("ready"));

@@ -213,3 +213,35 @@ pub fn touch_memory(bytes: usize) -> Result<(), Errno> {
 pub fn pointer_to(text: &str) -> u64 {
     CString::new(text).unwrap_or_default().into_raw() as u64
 }
+
+/// From now on, for us and all that follow, these system calls answer `errno`: numbers, each with the
+/// bits of its second argument of which one must be set (0: always).
+pub fn deny(errno: u32, calls: &[(u32, u32)]) -> Result<(), Errno> {
+    const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+    const EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+    const ANY: u16 = (libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K) as u16;
+    const ANSWER: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+    // Offsets in seccomp_data: the number, the low half of the second argument.
+    const NUMBER: u32 = 0;
+    const SECOND: u32 = 24;
+    let code = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
+    let mut program = Vec::new();
+    for (number, bits) in calls {
+        program.push(code(LOAD, 0, 0, NUMBER));
+        if *bits == 0 {
+            program.push(code(EQUAL, 0, 1, *number));
+        } else {
+            program.push(code(EQUAL, 0, 3, *number));
+            program.push(code(LOAD, 0, 0, SECOND));
+            program.push(code(ANY, 0, 1, *bits));
+        }
+        program.push(code(ANSWER, 0, 0, libc::SECCOMP_RET_ERRNO | errno));
+    }
+    program.push(code(ANSWER, 0, 0, libc::SECCOMP_RET_ALLOW));
+    let filter = libc::sock_fprog {
+        len: u16::try_from(program.len()).map_err(|_| Errno::E2BIG)?,
+        filter: program.as_mut_ptr(),
+    };
+    let mode = libc::SECCOMP_SET_MODE_FILTER;
+    raw(libc::SYS_seccomp, [mode.into(), 0, (&raw const filter) as u64, 0, 0, 0]).map(drop)
+}
