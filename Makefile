@@ -27,6 +27,7 @@ help:
 	@echo 'test-unit          tests inside the crates'
 	@echo 'test-integration   SUITE=name (all suites without), RUNTIME=path or name'
 	@echo 'lab                the suites under systemd and cgroup v2, in a virtual machine: LAB_SUITES="names", SHELL=1'
+	@echo 'attacks            the suite security, every variant, each race over 10^5 swaps'
 	@echo 'lint               formatting and clippy'
 	@echo 'install            PREFIX=$(PREFIX) DESTDIR='
 	@echo 'man, install-man   man pages and shell completions'
@@ -62,6 +63,9 @@ test-integration: | tools
 # A Debian 12 without hardware support; scripts/lab --help.
 lab: | tools
 	@scripts/lab $(if $(LAB_SHELL),--shell) $(LAB_SUITES)
+
+attacks: | tools
+	@CORTEN_ATTACKS_SWAPS=100000 scripts/test integration security
 
 lint:
 	$(CARGO) fmt --all --check
