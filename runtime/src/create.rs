@@ -55,6 +55,8 @@ pub struct Request {
     pub rootless: bool,
     /// Make cgroups at all.
     pub cgroups: bool,
+    /// Let systemd make them.
+    pub systemd: bool,
 }
 
 /// A created container, still locked, for `run` to start.
@@ -184,6 +186,9 @@ fn build(
     // A step that fails because the init has ended is not what went wrong.
     attend(&to_init, &runtime, cgroup.as_ref())
         .map_err(|error| to_init.last_words().unwrap_or(error))?;
+    if let Some(cgroup) = &mut cgroup {
+        cgroup.settle(&plan.cgroup, init.pid)?;
+    }
     let gone = |_| to_init.last_words().unwrap_or_else(|| died(cgroup.as_ref()));
 
     state.complete = true;

@@ -58,6 +58,8 @@ impl Plan {
                 &cgroup::Options {
                     id: &request.id,
                     rootless: request.rootless,
+                    systemd: request.systemd,
+                    annotations: spec.annotations().as_ref(),
                     in_user_namespace: host::in_user_namespace(),
                     owner: cgroup_owner(spec, &namespaces),
                 },

@@ -30,11 +30,22 @@ impl Cgroup {
         if self.version == Version::V2 {
             self.check_memory(&plan.resources)?;
         }
-        self.carry_out(&self.writes(&plan.resources)?, &mut |_, _| Ok(()))?;
+        let mut writes = self.writes(&plan.resources)?;
+        if self.placeholder.is_some() {
+            writes.iter_mut().filter(|write| write.file == "pids.max").for_each(one_more);
+        }
+        self.carry_out(&writes, &mut |_, _| Ok(()))?;
         if self.version == Version::V2 {
             self.check_cpuset(&plan.resources)?;
         }
         Ok(())
+    }
+
+    /// The limit of processes as it was asked for, without the placeholder.
+    pub(super) fn apply_pids(&self, resources: &LinuxResources) -> Result<()> {
+        let mut writes = self.writes(resources)?;
+        writes.retain(|write| write.file == "pids.max");
+        self.carry_out(&writes, &mut |_, _| Ok(()))
     }
 
     /// Restricts the devices.
@@ -163,6 +174,13 @@ fn carry_out_one(dir: &Dir, write: &Write) -> Result<(), Errno> {
             Ok(())
         }
         (other, _) => other,
+    }
+}
+
+/// Room for the placeholder.
+fn one_more(write: &mut Write) {
+    if let Ok(limit) = write.value.trim().parse::<u64>() {
+        write.value = limit.saturating_add(1).to_string();
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 
 use super::dir::{Dir, Name, Step, walk};
-use super::{Cgroup, Group, Plan, Version, no_permission};
+use super::{Cgroup, Group, Plan, Version, no_permission, systemd};
 use crate::error::{Doing, Error, Result};
 
 impl Cgroup {
@@ -37,6 +37,9 @@ impl Cgroup {
 
     /// `made` gets the groups that were not there.
     fn make(&mut self, plan: &Plan, made: &mut Vec<PathBuf>) -> Result<()> {
+        if let Some(unit) = &plan.unit {
+            return self.start_unit(unit, plan);
+        }
         let (version, v1_freezer) = (self.version, self.v1("freezer").is_some());
         let mut forbidden = Vec::new();
         for (index, group) in self.groups.iter_mut().enumerate() {
@@ -68,6 +71,42 @@ impl Cgroup {
         }
         if let (Some(owner), Some(group)) = (plan.owner, self.v2()) {
             delegate(group.dir()?, owner)?;
+        }
+        Ok(())
+    }
+
+    /// The unit with a placeholder in it; no unit when anything fails.
+    fn start_unit(&mut self, unit: &systemd::Plan, plan: &Plan) -> Result<()> {
+        if let Some(group) = self.v2().filter(|group| group.at.existed)
+            && group.find()?.is_some()
+        {
+            refuse_processes(group)?;
+        }
+        let placeholder = systemd::Placeholder::new()?;
+        unit.start(placeholder.pid, &plan.resources)?;
+        let placed = self.take_unit(placeholder.pid, plan);
+        match placed {
+            Ok(()) => self.placeholder = Some(placeholder),
+            Err(_) => {
+                drop(placeholder);
+                if let Err(error) = unit.unit.stop() {
+                    tracing::warn!("undo: {error}");
+                }
+            }
+        }
+        placed
+    }
+
+    fn take_unit(&mut self, placeholder: nix::unistd::Pid, plan: &Plan) -> Result<()> {
+        for group in &mut self.groups {
+            // What was there was empty, and systemd takes it away with the unit.
+            group.at.existed = false;
+            *group = Group::new(group.at.clone());
+            systemd::verify(placeholder, &group.at.path)?;
+            refuse_frozen(group)?;
+            if let Some(owner) = plan.owner {
+                delegate(group.dir()?, owner)?;
+            }
         }
         Ok(())
     }

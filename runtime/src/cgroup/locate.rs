@@ -12,7 +12,7 @@ use nix::sys::stat::{lstat, stat};
 use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
 
 use super::plan::Place;
-use super::{Cgroup, Group, Location, Plan, Version};
+use super::{Cgroup, Group, Location, Plan, Version, systemd};
 use crate::error::{Doing, Error, Result};
 
 const ROOT: &str = "/sys/fs/cgroup";
@@ -25,6 +25,11 @@ impl Cgroup {
     pub fn locate(plan: &Plan) -> Result<Self> {
         let only_v2 = is_mount(Path::new(ROOT), true);
         let groups = match &plan.place {
+            Place::Absolute(path) if only_v2 && plan.unit.is_some() => {
+                let base = plan.unit.as_ref().map(systemd::Plan::base).transpose()?;
+                vec![located("", ROOT.into(), base.unwrap_or_default().join(path))]
+            }
+            _ if plan.unit.is_some() => return Err(systemd::needs_v2()),
             // Nothing is relative to us: /proc/self/cgroup has no news.
             Place::Absolute(path) if only_v2 => vec![located("", ROOT.into(), path.clone())],
             place => Finder { place, only_v2, mountinfo: None }.find()?,
@@ -47,7 +52,9 @@ impl Cgroup {
                 "linux.resources.devices: cgroup controller devices is not mounted".to_owned(),
             ));
         }
-        let mut cgroup = Self { version, lenient: plan.lenient(), taken: false, groups };
+        let unit = plan.unit.as_ref().map(|plan| plan.unit.clone());
+        let (lenient, taken, placeholder) = (plan.lenient(), false, None);
+        let mut cgroup = Self { version, lenient, taken, unit, placeholder, groups };
         for group in &mut cgroup.groups {
             // The journal must know, or a crash now would make another's group look like ours.
             group.at.existed = !matches!(lstat(&group.path), Err(Errno::ENOENT));

@@ -1,4 +1,5 @@
-//! The container's control groups: v1, hybrid and v2, written directly (the cgroupfs driver).
+//! The container's control groups: v1, hybrid and v2, written directly (the cgroupfs driver), or
+//! with systemd making them ([`systemd`]).
 //!
 //! The order is the caller's to keep, and each step says what it needs:
 //! [`Plan::new`] (pure) → [`Cgroup::locate`] → the caller journals [`Cgroup::record`] →
@@ -28,6 +29,7 @@ pub mod plan;
 mod remove;
 mod seats;
 pub mod stats;
+pub mod systemd;
 mod update;
 pub mod v1;
 pub mod v2;
@@ -75,6 +77,9 @@ pub struct Record {
     /// may be another container's, and must survive whatever is done to this one.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub taken: bool,
+    /// The systemd unit that the group belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<systemd::Unit>,
     /// The group in each hierarchy.
     pub groups: Vec<Location>,
 }
@@ -82,7 +87,13 @@ pub struct Record {
 impl Record {
     /// No cgroups at all, as with `--cgroup-manager disabled`.
     pub fn none() -> Self {
-        Self { version: Version::None, lenient: false, taken: false, groups: Vec::new() }
+        Self {
+            version: Version::None,
+            lenient: false,
+            taken: false,
+            unit: None,
+            groups: Vec::new(),
+        }
     }
 
     /// Whether the container is paused, as [`Cgroup::is_frozen`], for `state` and `list`: one
@@ -96,7 +107,8 @@ impl Record {
         freezer.map_or(Ok(false), |at| {
             let groups = vec![Group::new(at.clone())];
             let (version, lenient, taken) = (self.version, self.lenient, self.taken);
-            Cgroup { version, lenient, taken, groups }.is_frozen()
+            let (unit, placeholder) = (None, None);
+            Cgroup { version, lenient, taken, unit, placeholder, groups }.is_frozen()
         })
     }
 }
@@ -175,6 +187,9 @@ pub struct Cgroup {
     version: Version,
     lenient: bool,
     taken: bool,
+    unit: Option<systemd::Unit>,
+    /// In the unit until the container's first process is.
+    placeholder: Option<systemd::Placeholder>,
     groups: Vec<Group>,
 }
 
@@ -183,11 +198,14 @@ impl Cgroup {
     /// before it is needed.
     pub fn open(record: &Record) -> Self {
         let ours = record.groups.iter().filter(|group| record.taken || !group.existed);
+        let groups: Vec<Group> = ours.cloned().map(Group::new).collect();
         Self {
             version: record.version,
             lenient: record.lenient,
             taken: record.taken,
-            groups: ours.cloned().map(Group::new).collect(),
+            unit: record.unit.clone().filter(|_| !groups.is_empty()),
+            placeholder: None,
+            groups,
         }
     }
 
@@ -198,6 +216,7 @@ impl Cgroup {
             version: self.version,
             lenient: self.lenient,
             taken: self.taken,
+            unit: self.unit.clone(),
             groups: self.groups.iter().map(|group| group.at.clone()).collect(),
         }
     }
@@ -205,6 +224,22 @@ impl Cgroup {
     /// Which cgroups this is made of.
     pub fn version(&self) -> Version {
         self.version
+    }
+
+    /// Once the container's first process is in its group: with systemd, checks that it is, and
+    /// takes the placeholder and what was conceded to it away.
+    ///
+    /// # Errors
+    /// The process is elsewhere; the limit of processes could not be set.
+    pub fn settle(&mut self, plan: &Plan, init: Pid) -> Result<()> {
+        if self.placeholder.is_none() {
+            return Ok(());
+        }
+        if let Some(group) = self.v2() {
+            systemd::verify(init, &group.at.path)?;
+        }
+        self.placeholder = None;
+        self.apply_pids(&plan.resources)
     }
 
     /// Whether any of the groups is still there.

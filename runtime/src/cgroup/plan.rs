@@ -6,6 +6,7 @@
 //! fields: Docker sends `blkioWeight: 0` and the like for every container, and runc reads it so.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
@@ -13,6 +14,7 @@ use std::path::{Component, Path, PathBuf};
 use oci_spec::runtime::{Linux, LinuxResources};
 
 use super::devices::Rules;
+use super::systemd;
 use crate::error::{Error, Result};
 
 /// What the caller knows and config.json does not say.
@@ -24,6 +26,10 @@ pub struct Options<'a> {
     pub rootless: bool,
     /// The runtime itself runs in a user namespace: device rules are the outer one's.
     pub in_user_namespace: bool,
+    /// Let systemd make the group.
+    pub systemd: bool,
+    /// The configuration's annotations, some of which are for systemd.
+    pub annotations: Option<&'a HashMap<String, String>>,
     /// Give the group to this user (host id): a private cgroup namespace with a writable mount.
     pub owner: Option<u32>,
 }
@@ -53,6 +59,8 @@ pub struct Plan {
     pub rootless: bool,
     /// See [`Options::owner`].
     pub owner: Option<u32>,
+    /// The unit, when systemd makes the group; `place` is then below its manager's group.
+    pub unit: Option<systemd::Plan>,
 }
 
 impl Plan {
@@ -62,9 +70,14 @@ impl Plan {
     /// [`Error::Config`] with the JSON path.
     pub fn new(linux: &Linux, options: &Options<'_>) -> Result<Self> {
         let path = linux.cgroups_path().as_deref().filter(|path| !path.as_os_str().is_empty());
-        let place = match path {
-            Some(path) => place(path)?,
-            None => Place::Relative(options.id.into()),
+        let unit = options
+            .systemd
+            .then(|| systemd::Plan::new(path, options.id, options.annotations))
+            .transpose()?;
+        let place = match (&unit, path) {
+            (Some(unit), _) => Place::Absolute(unit.path.clone()),
+            (None, Some(path)) => place(path)?,
+            (None, None) => Place::Relative(options.id.into()),
         };
         let nodes = linux.devices().as_deref().unwrap_or_default();
         let mut resources = linux.resources().clone().unwrap_or_default();
@@ -79,12 +92,13 @@ impl Plan {
             devices: (!options.in_user_namespace).then_some(devices),
             rootless: options.rootless,
             owner: options.owner,
+            unit,
         })
     }
 
     /// Whether doing without this group is what the user wants in case of no permission.
     pub(super) fn lenient(&self) -> bool {
-        self.rootless && !self.explicit
+        self.rootless && !self.explicit && self.unit.is_none()
     }
 }
 

@@ -27,7 +27,7 @@ impl Cgroup {
     /// other hierarchies have been removed all the same.
     pub fn remove(&self) -> Result<()> {
         let end = Instant::now() + DEADLINE;
-        let mut first = Ok(());
+        let mut first = self.unit.as_ref().map_or(Ok(()), |unit| unit.stop());
         for group in &self.groups {
             match remove(group, end) {
                 Err(error) if self.lenient && error.errno().is_some_and(super::no_permission) => {}

@@ -64,7 +64,8 @@ impl Own {
             path: format!("{}/{path}", top()).into(),
             existed: false,
         }];
-        let record = Record { version: Version::V2, lenient: false, taken: true, groups };
+        let record =
+            Record { version: Version::V2, lenient: false, taken: true, unit: None, groups };
         let mut own = Self { cgroup: Cgroup::open(&record), children: Vec::new() };
         own.cgroup.create(&plan_with(path, &json!({}))).unwrap();
         Some(own)
@@ -476,8 +477,13 @@ fn v2_limits_reach_their_files() {
         path: "leaf".into(),
         existed: false,
     }];
-    let cgroup =
-        Cgroup::open(&Record { version: Version::V2, lenient: false, taken: true, groups });
+    let cgroup = Cgroup::open(&Record {
+        version: Version::V2,
+        lenient: false,
+        taken: true,
+        unit: None,
+        groups,
+    });
     let plan = |resources: Value| plan_with("x", &resources);
     cgroup
         .apply_limits(&plan(json!({

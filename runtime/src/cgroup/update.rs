@@ -34,6 +34,10 @@ impl Cgroup {
         if self.version == Version::V2 {
             self.check_memory(&merged)?;
         }
+        // First, for systemd writes all files then, and its quota is in whole percents.
+        if let Some(unit) = &self.unit {
+            unit.set(&merged)?;
+        }
         let mut undo: Vec<(Write, String)> = Vec::new();
         let result = self
             .carry_out(&writes, &mut |dir, write| {
@@ -52,12 +56,13 @@ impl Cgroup {
                 _ => Ok(()),
             });
         let Err(error) = result else { return Ok(merged) };
+        let told = self.unit.as_ref().map_or(Ok(()), |unit| unit.set(old));
         let restore: Vec<Write> = undo
             .into_iter()
             .rev()
             .map(|(write, value)| Write { value, again: true, ..write })
             .collect();
-        match self.carry_out(&restore, &mut |_, _| Ok(())) {
+        match told.and(self.carry_out(&restore, &mut |_, _| Ok(()))) {
             Ok(()) => Err(error),
             Err(second) => Err(Error::Failed(format!("{error}; and not put back: {second}"))),
         }

@@ -198,20 +198,6 @@ impl Globals {
             Rootless::Auto => !nix::unistd::geteuid().is_root() || host::in_user_namespace(),
         }
     }
-
-    /// Refuses what is not there, rather than manage cgroups in another way than asked.
-    ///
-    /// # Errors
-    /// [`Error::Unsupported`] for systemd.
-    pub fn check_cgroup_manager(&self) -> Result<()> {
-        match self.cgroup_manager {
-            CgroupManager::Systemd => Err(Error::Unsupported(
-                "--systemd-cgroup: the systemd cgroup driver is not there yet; use cgroupfs"
-                    .to_owned(),
-            )),
-            CgroupManager::Cgroupfs | CgroupManager::Disabled => Ok(()),
-        }
-    }
 }
 
 /// An absolute path that is not the root directory, however written.

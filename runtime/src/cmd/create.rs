@@ -58,7 +58,6 @@ impl Args {
         globals: &Globals,
         console: Option<OwnedFd>,
     ) -> Result<create::Request> {
-        globals.check_cgroup_manager()?;
         Ok(create::Request {
             id: self.id.clone(),
             console,
@@ -69,6 +68,7 @@ impl Args {
             preserve_fds: self.preserve_fds,
             rootless: globals.is_rootless(),
             cgroups: globals.cgroup_manager != CgroupManager::Disabled,
+            systemd: globals.cgroup_manager == CgroupManager::Systemd,
         })
     }
 }

@@ -39,7 +39,7 @@ impl Own {
             path: below.into(),
             existed: false,
         };
-        let record = Record { version, lenient: false, taken: true, groups: vec![at] };
+        let record = Record { version, lenient: false, taken: true, unit: None, groups: vec![at] };
         Some(Self { path, cgroup: Cgroup::open(&record) })
     }
 

@@ -68,7 +68,8 @@ impl Own {
             existed: false,
         });
         let groups: Vec<Location> = groups.collect();
-        let record = Record { version: Version::Hybrid, lenient: false, taken: true, groups };
+        let record =
+            Record { version: Version::Hybrid, lenient: false, taken: true, unit: None, groups };
         for group in &record.groups {
             std::fs::create_dir(group.mount.join(&group.path)).unwrap();
         }
@@ -301,7 +302,8 @@ fn v1_has_eight_lists_of_block_devices_and_rdma() {
         path: tmp.path().file_name().unwrap().into(),
         existed: false,
     };
-    let record = Record { version: Version::V1, lenient: false, taken: true, groups: vec![at] };
+    let record =
+        Record { version: Version::V1, lenient: false, taken: true, unit: None, groups: vec![at] };
     let any = metrics(&Cgroup::open(&record), None).unwrap().unwrap();
     let metrics = MetricsV1::parse_from_bytes(&any.value).unwrap();
     let blkio = metrics.blkio.get_or_default();

@@ -124,11 +124,6 @@ impl Voice {
     fn create(&self, id: &str, namespace: &str, request: &Create) -> Result<()> {
         let bundle = request.bundle.as_path();
         let options = options(request)?;
-        if options.systemd_cgroup {
-            // As the runtime does: refuse rather than manage cgroups in another way than asked.
-            let words = "SystemdCgroup: the systemd cgroup driver is not there yet; use cgroupfs";
-            return Err(Error::Unsupported(words.to_owned()));
-        }
         let root = options.runtime_root(namespace);
         self.say(&Said::Root(root.clone()), &[]);
         options.write(bundle)?;
@@ -155,6 +150,7 @@ impl Voice {
             no_new_keyring: options.no_new_keyring,
             pid_file: Some(bundle.join(PID_FILE)),
             cgroups: true,
+            systemd: options.systemd_cgroup,
             ..create::Request::default()
         };
         let created = create::create(&store, Bundle::enter(Some(bundle), None)?, wanted)?;
