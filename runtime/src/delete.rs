@@ -106,7 +106,8 @@ fn delete_unknown(dir: &Dir, no_journal: bool) -> Result<()> {
         Err(_) if no_journal => return Ok(()),
         Err(_) => Linux::default(),
     };
-    let options = cgroup::Options { id: &dir.id, rootless: true, ..Default::default() };
+    let systemd = cgroup::systemd::means(linux.cgroups_path().as_deref());
+    let options = cgroup::Options { id: &dir.id, rootless: true, systemd, ..Default::default() };
     // That they exist says nothing now: this container's directory names them, and create refuses
     // a group that has another one's processes.
     let mut found = Cgroup::locate(&cgroup::Plan::new(&linux, &options)?)?.record();

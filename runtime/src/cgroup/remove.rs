@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use super::dir::{Name, Step, walk};
 use super::freezer::{pause, wait_event};
 use super::kill::still_there;
-use super::{Cgroup, Group};
+use super::{Cgroup, Group, systemd};
 use crate::error::{Doing, Result};
 
 /// How long the last processes' end may take.
@@ -27,7 +27,7 @@ impl Cgroup {
     /// other hierarchies have been removed all the same.
     pub fn remove(&self) -> Result<()> {
         let end = Instant::now() + DEADLINE;
-        let mut first = self.unit.as_ref().map_or(Ok(()), |unit| unit.stop());
+        let mut first = self.unit.as_ref().map_or(Ok(()), systemd::Unit::stop);
         for group in &self.groups {
             match remove(group, end) {
                 Err(error) if self.lenient && error.errno().is_some_and(super::no_permission) => {}

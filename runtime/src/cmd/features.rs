@@ -94,7 +94,7 @@ fn features() -> Features {
             ("org.corten.commit", super::version::COMMIT),
             ("org.corten.checkpoint.enabled", "false"),
         ]),
-        potentially_unsafe_config_annotations: &[],
+        potentially_unsafe_config_annotations: &["org.systemd.property."],
     }
 }
 
@@ -107,7 +107,7 @@ fn linux() -> serde_json::Value {
             "v1": true,
             "v2": true,
             "systemd": true,
-            "systemdUser": true,
+            "systemdUser": false,
             "rdma": true,
         },
         "seccomp": {

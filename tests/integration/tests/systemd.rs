@@ -260,7 +260,7 @@ fn exec_is_in_the_scope(t: &Test) {
     create(t, &b);
     t.start(&b.id).ok();
     t.wait_asleep(&b.id);
-    let mut running = t.spawn(&["exec", &b.id, "/probe", "print", "here", "sleep"]);
+    let mut running = t.spawn(&["exec", &b.id, "/probe", "print", "here", ";", "sleep"]);
     running.wait_for("here");
     assert_eq!(file(&b, "cgroup.procs").lines().count(), 2);
     t.force(&b.id).ok();

@@ -147,6 +147,13 @@ pub(super) fn needs_v2() -> Error {
     }
 }
 
+/// Whether a `linux.cgroupsPath` was meant for this driver, where no journal tells.
+pub fn means(path: Option<&Path>) -> bool {
+    path.is_some_and(|path| {
+        path.is_relative() && names::Triple::parse(Some(path), "", false).is_ok()
+    }) && bus::booted().is_ok()
+}
+
 /// Whether a process is in the group `path`, below the root of the hierarchy.
 pub(super) fn verify(pid: Pid, path: &Path) -> Result<()> {
     let file = format!("/proc/{pid}/cgroup");

@@ -33,7 +33,7 @@ pub(super) fn of(resources: &LinuxResources, version: u32) -> Result<Properties>
             ("pids.max", Some(amount)) => set("TasksMax", amount),
             ("cpu.weight", Some(amount)) => set("CPUWeight", amount),
             ("cpu.idle", Some(Value::ULong(1))) if version >= 252 => {
-                set("CPUWeight", Value::ULong(0))
+                set("CPUWeight", Value::ULong(0));
             }
             ("cpu.idle", Some(Value::ULong(0))) if version >= 252 => {
                 set("CPUWeight", Value::ULong(INFINITY));
