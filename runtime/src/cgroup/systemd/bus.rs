@@ -86,8 +86,10 @@ impl Bus {
     fn greet(stream: UnixStream, direct: bool) -> Result<Self, Trouble> {
         let mut bus =
             Self { stream, serial: 0, end: Instant::now() + PATIENCE, signals: Vec::new() };
-        // Whom we are the socket tells, also from within a user namespace.
-        bus.write(b"\0AUTH EXTERNAL\r\nDATA\r\n")?;
+        // Who we are the socket tells, also from within a user namespace. BEGIN goes along, as sd-bus
+        // does it: systemd may read a message that follows a later BEGIN too closely together with
+        // it, and then lets it lie until there is more to read.
+        bus.write(b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n")?;
         let mut lines = Vec::new();
         while lines.iter().filter(|byte| **byte == b'\n').count() < 2 {
             let mut byte = [0];
@@ -97,7 +99,6 @@ impl Bus {
                 return Err(Trouble("not let in".to_owned()));
             }
         }
-        bus.write(b"BEGIN\r\n")?;
         if !direct {
             let broker = "org.freedesktop.DBus";
             let hello = bus.call((broker, "/org/freedesktop/DBus", broker, "Hello"), |_| Ok(()))?;
