@@ -126,11 +126,14 @@ impl Voice {
         let options = options(request)?;
         let root = options.runtime_root(namespace);
         self.say(&Said::Root(root.clone()), &[]);
+        let store = Store::new(&root, false);
+        let mut undo = Undo::new();
+        // A request that fails leaves the options of the shim's start to the next one.
+        let before = Options::read(bundle).unwrap_or_default();
+        undo.push("options", move || before.write(bundle));
         options.write(bundle)?;
         // Of an earlier container in the same bundle.
         exits::remove(bundle, None)?;
-        let store = Store::new(&root, false);
-        let mut undo = Undo::new();
 
         self.doing("mount the root file system");
         let rootfs = bundle.join("rootfs");

@@ -229,17 +229,8 @@ fn update_changes_files_and_properties(t: &Test) {
     limits(&mut b);
     create(t, &b);
     t.start(&b.id).ok();
-    t.call(&[
-        "update",
-        "--pids-limit",
-        "33",
-        "--cpu-quota",
-        "10300",
-        "--cpu-shares",
-        "1024",
-        &b.id,
-    ])
-    .ok();
+    t.call(&["update", "--pids-limit", "33", "--cpu-quota", "10300", "--cpu-share", "1024", &b.id])
+        .ok();
     let changed = [("pids.max", "33"), ("cpu.weight", "100"), ("memory.max", "67108864")];
     check_files(&b, &changed);
     assert_eq!(file(&b, "cpu.max"), "10300 50000");
