@@ -34,10 +34,6 @@ impl Cgroup {
         if self.version == Version::V2 {
             self.check_memory(&merged)?;
         }
-        // First, for systemd writes all files then, and its quota is in whole percents.
-        if let Some(unit) = &self.unit {
-            unit.set(&merged)?;
-        }
         let mut undo: Vec<(Write, String)> = Vec::new();
         let result = self
             .carry_out(&writes, &mut |dir, write| {
@@ -54,18 +50,31 @@ impl Cgroup {
                     self.check_cpuset(&merged)
                 }
                 _ => Ok(()),
-            });
-        let Err(error) = result else { return Ok(merged) };
-        let told = self.unit.as_ref().map_or(Ok(()), |unit| unit.set(old));
+            })
+            .and_then(|()| self.unit.as_ref().map_or(Ok(()), |unit| unit.set(&merged)));
+        let Err(error) = result else {
+            self.after_systemd(&merged)?;
+            return Ok(merged);
+        };
         let restore: Vec<Write> = undo
             .into_iter()
             .rev()
             .map(|(write, value)| Write { value, again: true, ..write })
             .collect();
-        match told.and(self.carry_out(&restore, &mut |_, _| Ok(()))) {
+        match self.carry_out(&restore, &mut |_, _| Ok(())) {
             Ok(()) => Err(error),
             Err(second) => Err(Error::Failed(format!("{error}; and not put back: {second}"))),
         }
+    }
+
+    /// systemd, told of new limits, has written them itself: the quota in whole percents.
+    fn after_systemd(&self, resources: &LinuxResources) -> Result<()> {
+        if self.unit.is_none() {
+            return Ok(());
+        }
+        let mut writes = self.writes(resources)?;
+        writes.retain(|write| write.file == "cpu.max");
+        self.carry_out(&writes, &mut |_, _| Ok(()))
     }
 }
 

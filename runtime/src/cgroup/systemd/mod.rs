@@ -124,7 +124,8 @@ impl Unit {
         Bus::connect(self.user)?.stop(&self.name)
     }
 
-    /// Tells systemd new limits, until the unit ends.
+    /// Tells systemd new limits, until the unit ends: all or, with an error, none. It has written
+    /// them when this returns.
     pub(super) fn set(&self, resources: &LinuxResources) -> Result<()> {
         let mut bus = Bus::connect(self.user)?;
         let wanted = properties::of(resources, bus.version()?)?;
@@ -132,7 +133,9 @@ impl Unit {
             return Ok(());
         }
         let refused = |refused: Refused| refused.error(format!("set properties of {}", self.name));
-        bus.set(&self.name, &wanted)?.map_err(refused)
+        bus.set(&self.name, &wanted)?.map_err(refused)?;
+        // It answers first and writes then, but before it reads the next question.
+        bus.active_state(&self.name).map(drop)
     }
 }
 
