@@ -18,7 +18,7 @@ export RUNTIME SHIM TARGET
 # What `corten --version` says it was built from.
 export CORTEN_COMMIT ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 
-.PHONY: help build run test test-unit test-integration lab lint install man install-man bench bench-shim soak conformance clean
+.PHONY: help build run test test-unit test-integration lab fuzz lint install man install-man bench bench-shim soak conformance clean
 
 help:
 	@echo 'build              bin/corten and the shim, static and stripped'
@@ -28,6 +28,7 @@ help:
 	@echo 'test-integration   SUITE=name (all suites without), RUNTIME=path or name'
 	@echo 'lab                the suites under systemd and cgroup v2, in a virtual machine: LAB_SUITES="names", SHELL=1'
 	@echo 'attacks            the suite security, every variant, each race over 10^5 swaps'
+	@echo 'fuzz               FUZZ_RUNS=1000000 executions of each fuzz target, TARGETS=some'
 	@echo 'lint               formatting and clippy'
 	@echo 'install            PREFIX=$(PREFIX) DESTDIR='
 	@echo 'man, install-man   man pages and shell completions'
@@ -52,7 +53,7 @@ run: build
 	@scripts/run-hello
 
 test: | tools
-	@scripts/test unit integration managers lab
+	@scripts/test unit deny fuzz integration managers lab
 
 test-unit: | tools
 	@scripts/test unit
@@ -66,6 +67,10 @@ lab: | tools
 
 attacks: | tools
 	@CORTEN_ATTACKS_SWAPS=100000 scripts/test integration security
+
+# libFuzzer with the toolchain that there is; see scripts/fuzz.
+fuzz: | tools
+	@scripts/fuzz $(TARGETS)
 
 lint:
 	$(CARGO) fmt --all --check

@@ -12,6 +12,8 @@ pub mod create;
 pub mod delete;
 pub mod error;
 pub mod exec;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod gate;
 pub mod hooks;
 pub mod host;

@@ -161,6 +161,12 @@ impl Line {
         line
     }
 
+    /// The beginning of it, in so many bytes.
+    pub fn cut(&self, most: usize) -> Self {
+        let message = self.message[..self.message.floor_char_boundary(most)].to_owned();
+        Self { level: self.level, message, moment: self.moment, fields: Vec::new() }
+    }
+
     /// What happened.
     pub fn message(&self) -> &str {
         &self.message

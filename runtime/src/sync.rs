@@ -30,7 +30,7 @@ use crate::log;
 use crate::sys::socket;
 
 /// Longest message, in bytes; longer texts are cut.
-const MAX: usize = 32 * 1024;
+pub(crate) const MAX: usize = 32 * 1024;
 
 /// From the parent to the child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +61,47 @@ pub enum Report {
     Failed(String),
     /// The child closed its end: it executed the user's program, or died.
     Gone,
+}
+
+impl Report {
+    /// The message of a report.
+    pub(crate) fn written(&self) -> Vec<u8> {
+        let (tag, body) = match self {
+            Self::Mounted => (b'm', String::new()),
+            Self::Listener(number) => (b'l', number.to_string()),
+            Self::Log(line) => {
+                let whole = serde_json::to_string(line).unwrap_or_default();
+                // Half of a line would not be understood, and end the conversation. A letter may
+                // be six in JSON.
+                let cut = || serde_json::to_string(&line.cut(MAX / 8)).unwrap_or_default();
+                (b'w', if whole.len() > MAX { cut() } else { whole })
+            }
+            Self::Ready => (b'y', String::new()),
+            Self::Failed(text) => (b'f', text.clone()),
+            Self::Gone => return Vec::new(),
+        };
+        let mut message = vec![tag];
+        message.extend(body.bytes().take(MAX));
+        message
+    }
+
+    /// Reads a message; an empty one is the end of file.
+    pub(crate) fn read(message: &[u8]) -> Result<Self> {
+        let Some((tag, body)) = message.split_first() else { return Ok(Self::Gone) };
+        let text = || String::from_utf8_lossy(body).into_owned();
+        Ok(match *tag {
+            b'm' => Self::Mounted,
+            b'l' => Self::Listener(text().parse().unwrap_or(-1)),
+            b'w' => Self::Log(serde_json::from_slice(body).map_err(|error| {
+                Error::Failed(format!("listen to the init: log lines: {error}"))
+            })?),
+            b'y' => Self::Ready,
+            b'f' => Self::Failed(text()),
+            other => {
+                return Err(Error::Failed(format!("listen to the init: message {other:#x}")));
+            }
+        })
+    }
 }
 
 /// The parent's end.
@@ -119,21 +160,7 @@ impl ToInit {
             Err(Errno::ECONNRESET) => return Ok(Report::Gone),
             other => other.doing(|| "listen to the init".to_owned())?,
         };
-        let message = buffer.get(..length).unwrap_or_default();
-        let Some((tag, body)) = message.split_first() else { return Ok(Report::Gone) };
-        let text = || String::from_utf8_lossy(body).into_owned();
-        Ok(match *tag {
-            b'm' => Report::Mounted,
-            b'l' => Report::Listener(text().parse().unwrap_or(-1)),
-            b'w' => Report::Log(serde_json::from_slice(body).map_err(|error| {
-                Error::Failed(format!("listen to the init: log lines: {error}"))
-            })?),
-            b'y' => Report::Ready,
-            b'f' => Report::Failed(text()),
-            other => {
-                return Err(Error::Failed(format!("listen to the init: message {other:#x}")));
-            }
-        })
+        Report::read(buffer.get(..length).unwrap_or_default())
     }
 
     /// Why the child failed, if it did and has said so by now. Does not wait.
@@ -158,16 +185,10 @@ impl ToParent {
     /// # Errors
     /// `EPIPE` when it died.
     pub fn report(&self, report: &Report) -> Result<()> {
-        let (tag, body) = match report {
-            Report::Mounted => (b'm', String::new()),
-            Report::Listener(number) => (b'l', number.to_string()),
-            Report::Log(line) => (b'w', serde_json::to_string(line).unwrap_or_default()),
-            Report::Ready => (b'y', String::new()),
-            Report::Failed(text) => (b'f', text.clone()),
-            Report::Gone => return Ok(()),
-        };
-        let mut message = vec![tag];
-        message.extend(body.bytes().take(MAX));
+        if matches!(report, Report::Gone) {
+            return Ok(());
+        }
+        let message = report.written();
         // write(2), which a filter that is loaded by now is least likely to refuse.
         nix::unistd::write(&self.0, &message).map(drop).doing(|| "report to the runtime".to_owned())
     }
@@ -185,7 +206,7 @@ impl ToParent {
             .and_then(|bytes| <[u8; 4]>::try_from(bytes).ok())
             .map(|bytes| u32::from_ne_bytes(bytes) as usize)
             .ok_or_else(|| Error::Failed(format!("{}: the runtime is gone", doing())))?;
-        let mut all = Vec::with_capacity(count);
+        let mut all = Vec::new();
         while all.len() < count {
             let (_, fds) = socket::receive(&self.0, &mut buffer).doing(doing)?;
             if fds.is_empty() {
@@ -231,6 +252,16 @@ mod tests {
         assert!(matches!(parent.next().unwrap(), Report::Failed(text) if text.len() == MAX));
         assert!(matches!(parent.next().unwrap(), Report::Failed(text) if text == "mount proc: no"));
         assert!(matches!(parent.next().unwrap(), Report::Gone));
+    }
+
+    #[test]
+    fn a_log_line_that_is_too_long_arrives_cut_and_does_not_end_the_conversation() {
+        let (parent, child) = pair().unwrap();
+        let level = crate::cli::LogLevel::Warning;
+        let line = log::Line::now(level, "\u{1}\"é".repeat(MAX));
+        child.report(&Report::Log(line.clone())).unwrap();
+        let Report::Log(cut) = parent.next().unwrap() else { panic!("no line") };
+        assert!(line.message().starts_with(cut.message()) && cut.message().len() > MAX / 10);
     }
 
     #[test]

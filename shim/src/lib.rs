@@ -11,6 +11,8 @@ pub mod cli;
 pub mod container;
 pub mod events;
 pub mod exits;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod info;
 pub mod io;
 pub mod log;

@@ -83,6 +83,10 @@ const LINUX: &str = "containerd.linux.runc.CreateOptions";
 /// What every other runtime gets from the CRI, and what it was called before containerd 1.5.
 const GENERIC: [&str; 2] = ["runtimeoptions.v1.Options", "cri.runtimeoptions.v1.Options"];
 
+/// All types of options.
+#[cfg(any(test, fuzzing))]
+pub(crate) const TYPES: [&str; 4] = [RUNC, LINUX, GENERIC[0], GENERIC[1]];
+
 /// `runtimeoptions.v1.Options`, which the generated messages lack.
 #[derive(Debug, Default)]
 struct Generic {
@@ -163,12 +167,16 @@ impl Options {
             ("", body) => String::from_utf8(body.to_vec()).map_err(|error| error.to_string())?,
             (path, _) => read_config(Path::new(path)).map_err(|error| error.to_string())?,
         };
+        Self::from_toml(&toml)
+    }
+
+    pub(crate) fn from_toml(toml: &str) -> Result<Self, String> {
         let table: Map<String, Value> =
-            basic_toml::from_str(&toml).map_err(|error| error.to_string())?;
+            basic_toml::from_str(toml).map_err(|error| error.to_string())?;
         Self::from_table(&table)
     }
 
-    fn from_json(bytes: &[u8]) -> Result<Self, String> {
+    pub(crate) fn from_json(bytes: &[u8]) -> Result<Self, String> {
         let table: Map<String, Value> =
             serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
         Self::from_table(&table)

@@ -135,15 +135,14 @@ fn load(program: &[u64]) -> Result<std::os::fd::OwnedFd, Errno> {
     second
 }
 
-#[cfg(test)]
-mod tests {
+#[cfg(any(test, fuzzing))]
+#[allow(clippy::panic, reason = "for tests")]
+pub(crate) mod machine {
     use super::*;
     use crate::cgroup::devices::Kind;
-    use oci_spec::runtime::LinuxDeviceCgroup;
-    use proptest::prelude::*;
 
     /// The part of the BPF machine that the programs use.
-    fn run(program: &[u64], kind: Kind, major: u32, minor: u32, access: u8) -> bool {
+    pub(crate) fn run(program: &[u64], kind: Kind, major: u32, minor: u32, access: u8) -> bool {
         let context = [u32::from(access) << 16 | kind as u32, major, minor];
         let (mut registers, mut at) = ([0_u64; 6], 0_usize);
         loop {
@@ -167,6 +166,15 @@ mod tests {
             }
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::machine::run;
+    use super::*;
+    use crate::cgroup::devices::Kind;
+    use oci_spec::runtime::LinuxDeviceCgroup;
+    use proptest::prelude::*;
 
     fn number() -> impl Strategy<Value = Option<i64>> {
         prop_oneof![Just(None), (0_i64..3).prop_map(Some)]

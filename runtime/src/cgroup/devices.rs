@@ -152,12 +152,20 @@ const DEFAULTS: [Default; 11] = [
     ("", Kind::Char, Some(10), Some(200), Access::ALL),
 ];
 
+/// The most rules: each is compared with all before it, 20,000 took minutes. Managers write dozens,
+/// and one for everything.
+const RULES_MAX: usize = 4096;
+
 impl Rules {
     /// The user's rules, then the default ones. `nodes` is `linux.devices`.
     ///
     /// # Errors
     /// A bad type, number or access, with its JSON path.
     pub fn new(rules: &[LinuxDeviceCgroup], nodes: &[LinuxDevice]) -> Result<Self> {
+        if rules.len() > RULES_MAX {
+            let why = format!("{} rules, but corten takes {RULES_MAX}", rules.len());
+            return Err(Error::config("linux.resources.devices", why));
+        }
         let mut list = Self { default_allow: false, rules: Vec::with_capacity(rules.len() + 11) };
         for (index, rule) in rules.iter().enumerate() {
             list.push_user(rule, index)?;

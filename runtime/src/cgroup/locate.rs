@@ -154,7 +154,11 @@ fn is_mount(path: &Path, v2: bool) -> bool {
 
 /// The mount point of a hierarchy and the part of it that is mounted there: the one under which
 /// our own group can be seen, if there is one.
-fn mount_in(mountinfo: &str, controllers: &str, own: &str) -> Option<(PathBuf, PathBuf)> {
+pub(crate) fn mount_in(
+    mountinfo: &str,
+    controllers: &str,
+    own: &str,
+) -> Option<(PathBuf, PathBuf)> {
     let mut first = None;
     for line in mountinfo.lines() {
         let Some((left, right)) = line.split_once(" - ") else { continue };
@@ -181,7 +185,7 @@ fn mount_in(mountinfo: &str, controllers: &str, own: &str) -> Option<(PathBuf, P
 }
 
 /// mountinfo writes blanks and backslashes as `\ooo`.
-fn unescape(text: &str) -> String {
+pub(crate) fn unescape(text: &str) -> String {
     if !text.contains('\\') {
         return text.to_owned();
     }

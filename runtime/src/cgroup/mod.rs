@@ -24,7 +24,7 @@ pub mod devices;
 pub mod dir;
 mod freezer;
 mod kill;
-mod locate;
+pub(crate) mod locate;
 pub mod plan;
 mod remove;
 mod seats;

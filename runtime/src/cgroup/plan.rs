@@ -103,7 +103,7 @@ impl Plan {
 }
 
 /// A path that stays below where it starts.
-fn place(path: &Path) -> Result<Place> {
+pub(crate) fn place(path: &Path) -> Result<Place> {
     let refuse = |why: &str| Err(Error::config("linux.cgroupsPath", format!("{path:?} {why}")));
     let mut below = PathBuf::new();
     for component in path.components() {

@@ -122,7 +122,7 @@ fn home_of(root: BorrowedFd<'_>, uid: u32) -> Option<Vec<u8>> {
 }
 
 /// The sixth field of the first line whose third is `uid`.
-fn home_in(mut passwd: impl BufRead, uid: u32) -> Option<Vec<u8>> {
+pub(crate) fn home_in(mut passwd: impl BufRead, uid: u32) -> Option<Vec<u8>> {
     let mut line = Vec::new();
     loop {
         line.clear();

@@ -194,7 +194,7 @@ fn cpus(list: &str) -> std::result::Result<CpuSet, String> {
     Ok(set)
 }
 
-/// The numbers of a list like `0-3,7`, all below `limit`.
+/// The numbers of a list like `0-3,7`, all below `limit`, in order.
 pub(crate) fn numbers(list: &str, limit: usize) -> std::result::Result<Vec<usize>, String> {
     let number = |text: &str| {
         let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -205,7 +205,8 @@ pub(crate) fn numbers(list: &str, limit: usize) -> std::result::Result<Vec<usize
             None => Err(format!("{list:?} is not a list like \"0-3,7\"")),
         }
     };
-    let mut all = Vec::new();
+    // A set, or a short text that names the same numbers again and again would be a long list.
+    let mut named = vec![false; limit];
     for range in list.split(',') {
         let (first, last) = match range.split_once('-') {
             Some((first, last)) => (number(first)?, number(last)?),
@@ -214,9 +215,13 @@ pub(crate) fn numbers(list: &str, limit: usize) -> std::result::Result<Vec<usize
         if first > last {
             return Err(format!("{range:?} in {list:?} ends before it begins"));
         }
-        all.extend(first..=last);
+        named.get_mut(first..=last).unwrap_or_default().fill(true);
     }
-    Ok(all)
+    Ok(named
+        .into_iter()
+        .enumerate()
+        .filter_map(|(number, named)| named.then_some(number))
+        .collect())
 }
 
 /// Binds `pid` (0: this process) to these CPUs.

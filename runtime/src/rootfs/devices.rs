@@ -1,5 +1,6 @@
 //! Devices of the plan: the default ones and `linux.devices`, in the kernel's words.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType};
@@ -51,15 +52,20 @@ pub(super) fn all(asked: &[LinuxDevice]) -> Result<Vec<Device>> {
             gid: 0,
         })
         .collect();
+    let mut places: HashMap<PathBuf, usize> =
+        devices.iter().enumerate().map(|(place, device)| (device.path.clone(), place)).collect();
     for (index, device) in asked.iter().enumerate() {
         let device = Device::new(index, device)?;
         // /dev/ptmx is a link to the container's own devpts.
         if device.path == Path::new("dev/ptmx") {
             continue;
         }
-        match devices.iter_mut().find(|known| known.path == device.path) {
+        match places.get(&device.path).and_then(|place| devices.get_mut(*place)) {
             Some(known) => *known = device,
-            None => devices.push(device),
+            None => {
+                places.insert(device.path.clone(), devices.len());
+                devices.push(device);
+            }
         }
     }
     Ok(devices)

@@ -24,10 +24,10 @@ mod dev;
 mod devices;
 mod mask;
 mod mount;
-mod mounts;
+pub(crate) mod mounts;
 pub mod options;
 pub mod path;
-mod pivot;
+pub(crate) mod pivot;
 mod plan;
 mod sources;
 

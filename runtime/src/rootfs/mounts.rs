@@ -413,7 +413,7 @@ impl NewFs {
 
 /// The words one by one, as fsconfig(2) takes them. One word of the spec may hold several, separated
 /// by commas, as in /etc/fstab; a comma in quotes or, for overlay, after a backslash does not separate.
-pub(super) fn parameters(fstype: &str, words: &[String]) -> Vec<(String, Option<String>)> {
+pub(crate) fn parameters(fstype: &str, words: &[String]) -> Vec<(String, Option<String>)> {
     let mut parameters = Vec::new();
     for word in words {
         let (mut quoted, mut escaped, mut one) = (false, false, String::new());

@@ -96,7 +96,7 @@ fn hide_kernel_files(root: &str) -> Result<()> {
 }
 
 /// Fields 5 and the one after the lone dash of a line of mountinfo; the path unescaped.
-fn point_and_type(line: &str) -> Option<(String, &str)> {
+pub(crate) fn point_and_type(line: &str) -> Option<(String, &str)> {
     let point = line.split(' ').nth(4)?;
     let fstype = line.split(" - ").nth(1)?.split(' ').next()?;
     let plain = [(r"\040", " "), (r"\011", "\t"), (r"\012", "\n"), (r"\134", "\\")];

@@ -23,7 +23,7 @@ pub enum Args {
     /// 64 bits, low half first.
     Little64,
     /// 64 bits, high half first.
-    #[cfg_attr(not(any(test, target_endian = "big")), expect(dead_code))]
+    #[cfg_attr(not(any(test, fuzzing, target_endian = "big")), expect(dead_code))]
     Big64,
 }
 
@@ -150,7 +150,7 @@ const fn abi(scmp: Arch, args: Args, lookup: fn(&Name<'_>) -> Option<u32>) -> Ab
 
 /// The kernel's generic table, for which the `syscalls` crate has an old name on some ABIs, and
 /// the numbers of `clock_gettime64` and its kind, which only 32-bit kernels have.
-#[cfg(any(test, target_arch = "aarch64", target_arch = "loongarch64"))]
+#[cfg(any(test, fuzzing, target_arch = "aarch64", target_arch = "loongarch64"))]
 fn generic64(name: &Name<'_>, table: fn(&Name<'_>) -> Option<u32>) -> Option<u32> {
     match name.text {
         "newfstatat" => Some(79),
@@ -162,7 +162,7 @@ fn generic64(name: &Name<'_>, table: fn(&Name<'_>) -> Option<u32>) -> Option<u32
 /// The multiplexers' numbers are the same wherever they exist, mips aside.
 const MULTIPLEXERS: Option<Multiplexers> = Some(Multiplexers { socketcall: 102, ipc: 117 });
 
-#[cfg(any(test, target_arch = "x86_64"))]
+#[cfg(any(test, fuzzing, target_arch = "x86_64"))]
 mod x86 {
     use syscalls::x86_64::Sysno as X64;
 
@@ -249,7 +249,7 @@ mod x86 {
     }
 }
 
-#[cfg(any(test, target_arch = "aarch64"))]
+#[cfg(any(test, fuzzing, target_arch = "aarch64"))]
 mod arm {
     use super::{Abi, Arch, Args, Name, SLOTS, abi, generic64, plain};
 
@@ -278,14 +278,14 @@ mod arm {
     }
 }
 
-#[cfg(any(test, target_arch = "riscv64"))]
+#[cfg(any(test, fuzzing, target_arch = "riscv64"))]
 mod riscv {
     use super::{Abi, Arch, Args, Name, SLOTS, abi, plain};
     table!(riscv64, riscv64);
     pub(super) static RISCV64: Abi = abi(Arch::ScmpArchRiscv64, Args::Little64, riscv64);
 }
 
-#[cfg(any(test, target_arch = "loongarch64"))]
+#[cfg(any(test, fuzzing, target_arch = "loongarch64"))]
 mod loongarch {
     use super::{Abi, Arch, Args, Name, SLOTS, abi, generic64, plain};
     table!(table, loongarch64);
@@ -297,7 +297,7 @@ mod loongarch {
     }
 }
 
-#[cfg(any(test, target_arch = "s390x"))]
+#[cfg(any(test, fuzzing, target_arch = "s390x"))]
 mod s390 {
     use super::{Abi, Arch, Args, MULTIPLEXERS, Name, SLOTS, abi, plain};
     table!(s390x, s390x);
@@ -308,14 +308,14 @@ mod s390 {
     };
 }
 
-#[cfg(any(test, target_arch = "powerpc64"))]
+#[cfg(any(test, fuzzing, target_arch = "powerpc64"))]
 mod power {
     use super::{Abi, Arch, Args, MULTIPLEXERS, Name, SLOTS, abi, plain};
     table!(powerpc64, powerpc64);
-    #[cfg(any(test, target_endian = "little"))]
+    #[cfg(any(test, fuzzing, target_endian = "little"))]
     pub(super) static PPC64LE: Abi =
         Abi { multiplexers: MULTIPLEXERS, ..abi(Arch::ScmpArchPpc64le, Args::Little64, powerpc64) };
-    #[cfg(any(test, target_endian = "big"))]
+    #[cfg(any(test, fuzzing, target_endian = "big"))]
     pub(super) static PPC64: Abi =
         Abi { multiplexers: MULTIPLEXERS, ..abi(Arch::ScmpArchPpc64, Args::Big64, powerpc64) };
 }
@@ -344,7 +344,7 @@ pub static NATIVE: &[&Abi] = &[&power::PPC64LE];
 pub static NATIVE: &[&Abi] = &[&power::PPC64];
 
 /// The families of other kernels, for the tests: the compiler is the same for all.
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(super) static FOREIGN: &[&[&Abi]] = &[
     &[&arm::AARCH64, &arm::ARM],
     &[&riscv::RISCV64],

@@ -27,9 +27,16 @@ mod load;
 mod profile;
 mod rules;
 
+#[cfg(any(test, fuzzing))]
+#[allow(clippy::unwrap_used, reason = "for tests")]
+pub(crate) mod book;
 #[cfg(test)]
 mod differential;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
+#[allow(clippy::unwrap_used, reason = "for tests")]
+mod generate;
+#[cfg(any(test, fuzzing))]
+#[allow(clippy::panic, reason = "for tests")]
 mod interpreter;
 #[cfg(test)]
 mod tests;

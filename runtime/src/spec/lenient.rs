@@ -9,6 +9,8 @@
 //! - An empty string where Go marshals the zero value of an optional enum.
 //! - Sections of other platforms are none of our business.
 
+use std::collections::BTreeSet;
+
 use oci_spec::runtime::Capability;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -100,7 +102,7 @@ fn process(members: &mut Map<String, Value>, lost: Lost) {
 }
 
 fn capabilities(sets: &mut Map<String, Value>, lost: Lost) {
-    let mut unknown: Vec<String> = Vec::new();
+    let mut unknown = BTreeSet::new();
     for set in SETS {
         let Some(Value::Array(names)) = sets.get_mut(set) else { continue };
         names.retain(|name| {
@@ -108,9 +110,7 @@ fn capabilities(sets: &mut Map<String, Value>, lost: Lost) {
             if Capability::deserialize(name).is_ok() {
                 return true;
             }
-            if !unknown.iter().any(|seen| seen == text) {
-                unknown.push(text.to_owned());
-            }
+            unknown.insert(text.to_owned());
             false
         });
     }

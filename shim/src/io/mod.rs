@@ -46,7 +46,7 @@ mod copier;
 mod flow;
 mod logger;
 mod open;
-mod uri;
+pub(crate) mod uri;
 mod wires;
 
 use std::os::fd::OwnedFd;

@@ -4,11 +4,13 @@
 //! arguments of a logger are the query's keys and values in their order, `%` and `+` decoded. Of a
 //! key that comes twice the first value counts; a pair with a wrong escape or a `;` is left out.
 
+use std::collections::HashSet;
+
 use corten::error::{Error, Result};
 
 /// What takes the output.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Target {
+pub(crate) enum Target {
     /// Paths: FIFOs of the client's, or files that exist.
     Paths,
     /// One file for both streams, made if need be.
@@ -23,7 +25,7 @@ pub(super) enum Target {
 }
 
 impl Target {
-    pub(super) fn parse(uri: &str) -> Result<Self> {
+    pub(crate) fn parse(uri: &str) -> Result<Self> {
         let Some((scheme, rest)) = split_scheme(uri) else { return Ok(Self::Paths) };
         let must_say_ready = match scheme.as_str() {
             "fifo" => return Ok(Self::Paths),
@@ -39,7 +41,7 @@ impl Target {
 }
 
 /// The path of a stream of [`Target::Paths`].
-pub(super) fn path(uri: &str) -> Result<String> {
+pub(crate) fn path(uri: &str) -> Result<String> {
     match split_scheme(uri) {
         Some((scheme, rest)) if scheme == "fifo" => path_of(uri, rest),
         _ => Ok(uri.to_owned()),
@@ -70,16 +72,17 @@ fn path_of(uri: &str, rest: &str) -> Result<String> {
 }
 
 fn arguments(query: &str) -> Vec<String> {
-    let mut pairs: Vec<(String, String)> = Vec::new();
+    let mut known = HashSet::new();
+    let mut arguments = Vec::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty() && !pair.contains(';')) {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         if let (Some(key), Some(value)) = (decode(key, true), decode(value, true))
-            && !pairs.iter().any(|(known, _)| *known == key)
+            && known.insert(key.clone())
         {
-            pairs.push((key, value));
+            arguments.extend([key, value]);
         }
     }
-    pairs.into_iter().flat_map(|(key, value)| [key, value]).collect()
+    arguments
 }
 
 /// Percent-decoded; none if an escape or the result is not what it should be.
@@ -106,6 +109,19 @@ mod tests {
     fn binary(path: &str, args: &[&str], must_say_ready: bool) -> Target {
         let args = args.iter().map(|arg| (*arg).to_owned()).collect();
         Target::Binary { path: path.to_owned(), args, must_say_ready }
+    }
+
+    /// With a search of all keys for each one it would be minutes.
+    #[test]
+    fn many_arguments_take_no_time() {
+        let query: String = (0..100_000).map(|n| format!("&a{n}=b&a{}", n / 2)).collect();
+        let begun = std::time::Instant::now();
+        let Target::Binary { args, .. } = Target::parse(&format!("binary:///l?{query}")).unwrap()
+        else {
+            panic!("no binary");
+        };
+        assert_eq!(args.len(), 200_000);
+        assert!(begun.elapsed() < std::time::Duration::from_secs(10), "{:?}", begun.elapsed());
     }
 
     #[test]

@@ -18,9 +18,9 @@ mod fuse;
 mod idmap;
 mod job;
 mod loops;
-mod options;
-mod overlay;
-mod unmount;
+pub(crate) mod options;
+pub(crate) mod overlay;
+pub(crate) mod unmount;
 mod way;
 
 use std::fs::{Permissions, set_permissions};

@@ -16,9 +16,9 @@ const INTERNAL: &str = "X-containerd.";
 
 /// The options of one mount.
 #[derive(Debug, Default)]
-pub(super) struct Wanted {
+pub(crate) struct Wanted {
     /// Flags, attributes, propagation, and what the file system understands.
-    pub(super) options: Options,
+    pub(crate) options: Options,
     /// The source is a file, to be shown as a device: its `LO_FLAGS_*`.
     pub(super) looped: Option<u32>,
     /// Identities are mapped.
@@ -26,7 +26,7 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
-    pub(super) fn parse(words: &[String]) -> Result<Self> {
+    pub(crate) fn parse(words: &[String]) -> Result<Self> {
         let (mut looped, mut direct) = (false, false);
         let (mut uids, mut gids) = (None, None);
         let mut rest = Vec::new();

@@ -67,7 +67,7 @@ fn lower_layers(value: &str) -> Vec<Layer> {
 }
 
 /// At the colons that have no backslash before them.
-fn split(value: &str) -> Vec<&str> {
+pub(crate) fn split(value: &str) -> Vec<&str> {
     let mut escaped = false;
     value
         .split(|letter| {
@@ -78,7 +78,7 @@ fn split(value: &str) -> Vec<&str> {
         .collect()
 }
 
-fn unescape(name: &str) -> PathBuf {
+pub(crate) fn unescape(name: &str) -> PathBuf {
     let mut letters = name.chars();
     let mut plain = String::new();
     while let Some(letter) = letters.next() {
@@ -161,7 +161,7 @@ fn mapped(path: &Path, userns: &OwnedFd) -> Result<OwnedFd> {
 
 /// Overlay's options in one page: the lower layers' names become relative to the directory that is
 /// returned, if they do not fit otherwise.
-pub(super) fn fit(data: &mut String, page: usize) -> Result<Option<PathBuf>> {
+pub(crate) fn fit(data: &mut String, page: usize) -> Result<Option<PathBuf>> {
     if data.len() < page {
         return Ok(None);
     }
@@ -184,7 +184,7 @@ pub(super) fn fit(data: &mut String, page: usize) -> Result<Option<PathBuf>> {
 }
 
 /// At the commas that have no backslash before them and are not in quotes.
-fn words(data: &str) -> Vec<String> {
+pub(crate) fn words(data: &str) -> Vec<String> {
     let (mut escaped, mut quoted) = (false, false);
     data.split(|letter| {
         let here = letter == ',' && !escaped && !quoted;

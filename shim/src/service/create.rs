@@ -143,7 +143,7 @@ impl Shim {
     }
 }
 
-fn check(request: &CreateTaskRequest) -> Answer<()> {
+pub(crate) fn check(request: &CreateTaskRequest) -> Answer<()> {
     let invalid = |words: String| Err(Status::new(Code::InvalidArgument, words));
     if let Err(error) = corten::cli::container_id(request.id.as_ref()) {
         return invalid(format!("create: {error}"));
@@ -164,7 +164,7 @@ fn check(request: &CreateTaskRequest) -> Answer<()> {
 }
 
 /// What is told when the container is there.
-fn event(request: &CreateTaskRequest) -> TaskCreate {
+pub(crate) fn event(request: &CreateTaskRequest) -> TaskCreate {
     let mut event = TaskCreate {
         container_id: request.id.clone(),
         bundle: request.bundle.clone(),

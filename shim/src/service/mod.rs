@@ -7,7 +7,7 @@
 //! The orders that clients rely on (create, start, exit, delete; an exec's exit before its init's)
 //! are kept in [`exit`], for all ways in which a process can end.
 
-mod create;
+pub(crate) mod create;
 mod delete;
 mod dump;
 mod exec;
@@ -25,7 +25,7 @@ use std::time::Duration;
 use corten::sys::wait::Exit;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use protobuf::Message;
+use protobuf::{CodedInputStream, Message, rt};
 
 use crate::container::{Container, Reply};
 use crate::server::{Alarm, Shim, Source, Working};
@@ -296,10 +296,28 @@ fn failed(words: impl Into<String>) -> Status {
     Status::new(Code::FailedPrecondition, words)
 }
 
+/// The most fields of a request, unknown ones included: two bytes can be a mount of a hundred.
+const MAX_FIELDS: usize = 10_000;
+
 fn read<M: Message>(call: &Call) -> Answer<M> {
-    M::parse_from_bytes(&call.payload).map_err(|error| {
+    parse(&call.payload).map_err(|error| {
         Status::new(Code::InvalidArgument, format!("read the {} request: {error}", call.method))
     })
+}
+
+/// Reads a message of a task.
+pub(crate) fn parse<M: Message>(bytes: &[u8]) -> Result<M, String> {
+    let words = |error: protobuf::Error| error.to_string();
+    let mut fields = CodedInputStream::from_bytes(bytes);
+    let mut count = 0;
+    while let Some(tag) = fields.read_raw_tag_or_eof().map_err(words)? {
+        rt::skip_field_for_tag(tag, &mut fields).map_err(words)?;
+        count += 1;
+        if count > MAX_FIELDS {
+            return Err(format!("more than {MAX_FIELDS} fields"));
+        }
+    }
+    M::parse_from_bytes(bytes).map_err(words)
 }
 
 fn write<M: Message>(message: &M) -> Answer<Vec<u8>> {
@@ -314,4 +332,19 @@ fn later(result: Answer<()>) -> Answer<Option<Vec<u8>>> {
 
 fn now<M: Message>(message: &M) -> Answer<Option<Vec<u8>>> {
     write(message).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use containerd_shim_protos::api::CreateTaskRequest;
+
+    use super::*;
+
+    #[test]
+    fn a_request_of_too_many_fields_is_refused_before_it_costs_anything() {
+        let mounts = |count| b"\x1a\x00".repeat(count);
+        assert!(parse::<CreateTaskRequest>(&mounts(MAX_FIELDS)).is_ok());
+        let why = parse::<CreateTaskRequest>(&mounts(MAX_FIELDS + 1)).unwrap_err();
+        assert_eq!(why, "more than 10000 fields");
+    }
 }

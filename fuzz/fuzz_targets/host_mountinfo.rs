@@ -1,0 +1,2 @@
+#![no_main]
+corten_fuzz::target!(containerd_shim_corten::fuzz::host_mountinfo);
