@@ -68,7 +68,8 @@ pub fn frames(data: &[u8]) {
 pub fn calls(data: &[u8]) {
     let theirs = proto::Request::parse_from_bytes(data);
     let ours = Call::parse(7, data);
-    assert_eq!(ours.is_ok(), theirs.is_ok(), "{ours:?}");
+    // It takes a pair that ends too early; we do not.
+    assert!(ours.is_err() || theirs.is_ok(), "{ours:?}");
     if let Ok(mut call) = ours {
         let theirs = theirs.unwrap();
         assert_eq!((&call.service, &call.method), (&theirs.service, &theirs.method));

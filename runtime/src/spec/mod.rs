@@ -163,8 +163,9 @@ fn understand<T: DeserializeOwned>(bytes: &[u8], kind: Kind, lost: Lost) -> Resu
 fn by_tree<T: DeserializeOwned>(bytes: &[u8], kind: Kind, lost: Lost) -> Result<T, Mistake> {
     let mut tree: Value = serde_json::from_slice(bytes).map_err(|error| misspelt(&error))?;
     lenient::forgive(&mut tree, kind, lost);
+    let named = |path: String| if path.is_empty() { kind.name().to_owned() } else { path };
     if let Some(path) = path_of_nul(&tree) {
-        return Err(Mistake { path, why: "a string contains a NUL character".to_owned() });
+        return Err(Mistake { path: named(path), why: "a string contains a NUL character".to_owned() });
     }
     // As text again, so that only one deserializer is compiled for each type.
     let text = serde_json::to_vec(&tree).map_err(|error| misspelt(&error))?;
@@ -172,7 +173,7 @@ fn by_tree<T: DeserializeOwned>(bytes: &[u8], kind: Kind, lost: Lost) -> Result<
         let why = misspelt(&error).why;
         // The text is one line, and a column is the number of bytes before it.
         let path = place::path_at(&text, error.column(), why.starts_with("missing field"));
-        Mistake { path: if path.is_empty() { kind.name().to_owned() } else { path }, why }
+        Mistake { path: named(path), why }
     })
 }
 

@@ -25,10 +25,11 @@ use std::time::Duration;
 use corten::sys::wait::Exit;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use protobuf::{CodedInputStream, Message, rt};
+use protobuf::{CodedInputStream, Message};
 
 use crate::container::{Container, Reply};
 use crate::server::{Alarm, Shim, Source, Working};
+use crate::transport::call::skip;
 use crate::transport::{Call, Code, Status};
 use crate::worker::{Born, Failure, Said, Task, Verb, Worker, code_of};
 use crate::{log, waiting};
@@ -311,7 +312,7 @@ pub(crate) fn parse<M: Message>(bytes: &[u8]) -> Result<M, String> {
     let mut fields = CodedInputStream::from_bytes(bytes);
     let mut count = 0;
     while let Some(tag) = fields.read_raw_tag_or_eof().map_err(words)? {
-        rt::skip_field_for_tag(tag, &mut fields).map_err(words)?;
+        skip(tag, &mut fields).map_err(words)?;
         count += 1;
         if count > MAX_FIELDS {
             return Err(format!("more than {MAX_FIELDS} fields"));

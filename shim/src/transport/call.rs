@@ -8,7 +8,7 @@ use std::fmt;
 use std::time::Duration;
 
 use containerd_shim_protos::ttrpc::proto;
-use protobuf::{CodedInputStream, Message, rt};
+use protobuf::{CodedInputStream, Message, UnknownFields, rt};
 
 use crate::transport::frame;
 
@@ -160,7 +160,7 @@ impl Call {
                         call.metadata.push(pair);
                     }
                 }
-                tag => rt::skip_field_for_tag(tag, &mut fields)?,
+                tag => skip(tag, &mut fields)?,
             }
         }
         Ok(call)
@@ -184,6 +184,14 @@ impl Call {
     }
 }
 
+/// Skips a field as the generated code does, which takes groups that `skip_field_for_tag` refuses.
+///
+/// # Errors
+/// When it is no field.
+pub fn skip(tag: u32, fields: &mut CodedInputStream<'_>) -> protobuf::Result<()> {
+    rt::read_unknown_or_skip_group(tag, fields, &mut UnknownFields::new())
+}
+
 /// A `KeyValue`.
 fn pair(bytes: &[u8]) -> protobuf::Result<(String, String)> {
     let (mut key, mut value) = (String::new(), String::new());
@@ -192,7 +200,7 @@ fn pair(bytes: &[u8]) -> protobuf::Result<(String, String)> {
         match tag {
             0x0a => key = fields.read_string()?,
             0x12 => value = fields.read_string()?,
-            tag => rt::skip_field_for_tag(tag, &mut fields)?,
+            tag => skip(tag, &mut fields)?,
         }
     }
     Ok((key, value))
