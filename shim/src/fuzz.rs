@@ -123,7 +123,7 @@ fn create_task(message: &[u8]) {
 }
 
 fn same<M: Message + PartialEq>(bytes: &[u8]) {
-    if let Ok(message) = M::parse_from_bytes(bytes) {
+    if let Ok(message) = service::parse::<M>(bytes) {
         let written = message.write_to_bytes().unwrap();
         assert!(M::parse_from_bytes(&written).unwrap() == message);
     }

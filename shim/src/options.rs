@@ -20,6 +20,8 @@ use corten::error::{Doing, Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::transport::call::check_lengths;
+
 /// Where the containers' state is when the options do not say; the namespace is a directory in it.
 pub const ROOT: &str = "/run/containerd/corten";
 /// The file in the bundle that keeps them.
@@ -105,6 +107,9 @@ impl Options {
             return Ok(Self::default());
         };
         let wrong = |why: String| Error::Usage(format!("runtime options {}: {why}", any.type_url));
+        if !is_json(&any.value) {
+            check_lengths(&any.value).map_err(|error| wrong(error.to_string()))?;
+        }
         match type_name(any) {
             RUNC if is_json(&any.value) => Self::from_json(&any.value).map_err(wrong),
             RUNC => oci::Options::parse_from_bytes(&any.value)
@@ -255,7 +260,8 @@ pub fn checkpoint(any: Option<&Any>) -> Result<oci::CheckpointOptions> {
     };
     let wrong = |why: String| Error::Usage(format!("checkpoint options {}: {why}", any.type_url));
     match type_name(any) {
-        CHECKPOINT => oci::CheckpointOptions::parse_from_bytes(&any.value)
+        CHECKPOINT => check_lengths(&any.value)
+            .and_then(|()| oci::CheckpointOptions::parse_from_bytes(&any.value))
             .map_err(|error| wrong(error.to_string())),
         _ => Err(wrong("not a type of options for a checkpoint".to_owned())),
     }

@@ -250,7 +250,10 @@ pub(super) fn check(resources: &LinuxResources) -> Result<()> {
         }
     }
     for key in resources.unified().iter().flat_map(|unified| unified.keys()) {
-        if key.contains(['/', '\0']) || !key.contains('.') || key.starts_with('.') {
+        if key.contains(|letter: char| letter == '/' || letter.is_control())
+            || !key.contains('.')
+            || key.starts_with('.')
+        {
             let why = "is not a file name of the form CONTROLLER.PARAMETER";
             return Err(wrong(&format!("unified[{key:?}]"), why));
         }

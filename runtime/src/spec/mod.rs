@@ -165,7 +165,10 @@ fn by_tree<T: DeserializeOwned>(bytes: &[u8], kind: Kind, lost: Lost) -> Result<
     lenient::forgive(&mut tree, kind, lost);
     let named = |path: String| if path.is_empty() { kind.name().to_owned() } else { path };
     if let Some(path) = path_of_nul(&tree) {
-        return Err(Mistake { path: named(path), why: "a string contains a NUL character".to_owned() });
+        return Err(Mistake {
+            path: named(path),
+            why: "a string contains a NUL character".to_owned(),
+        });
     }
     // As text again, so that only one deserializer is compiled for each type.
     let text = serde_json::to_vec(&tree).map_err(|error| misspelt(&error))?;

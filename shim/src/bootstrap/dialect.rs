@@ -23,6 +23,7 @@ use corten::error::{Error, Result};
 
 use crate::cli::{Args, Environment};
 use crate::options::Options;
+use crate::transport::call::check_lengths;
 
 /// The task service that we announce, where the caller knows it.
 const VERSION: u32 = 3;
@@ -70,6 +71,9 @@ impl Request {
         let asked_again = |params: &BootstrapParams| {
             params.instance_id == args.id && params.namespace == args.namespace
         };
+        check_lengths(input).map_err(|error| {
+            Error::Usage(format!("standard input is neither BootstrapParams nor options: {error}"))
+        })?;
         match BootstrapParams::parse_from_bytes(input) {
             Ok(params) if asked_again(&params) => Self::modern(params, args, env),
             _ => Self::legacy(input, args, env),

@@ -172,7 +172,7 @@ pub(crate) fn fit(data: &mut String, page: usize) -> Result<Option<PathBuf>> {
         );
         Error::Unsupported(why)
     };
-    let mut words: Vec<String> = words(data);
+    let mut words: Vec<String> = self::words(data);
     let lower = words.iter().rposition(|word| word.starts_with("lowerdir="));
     let lower = lower.and_then(|at| words.get_mut(at)).ok_or_else(|| too_long(all))?;
     let Some((common, names)) = lower.strip_prefix("lowerdir=").and_then(relative) else {
@@ -180,6 +180,10 @@ pub(crate) fn fit(data: &mut String, page: usize) -> Result<Option<PathBuf>> {
     };
     *lower = format!("lowerdir={names}");
     *data = words.join(",");
+    if self::words(data) != words {
+        // The name that went had a quote, and without it the commas mean something else.
+        return Err(too_long(all));
+    }
     if data.len() < page { Ok(Some(common)) } else { Err(too_long(data.len())) }
 }
 

@@ -29,7 +29,7 @@ use protobuf::{CodedInputStream, Message};
 
 use crate::container::{Container, Reply};
 use crate::server::{Alarm, Shim, Source, Working};
-use crate::transport::call::skip;
+use crate::transport::call::{check_lengths, skip};
 use crate::transport::{Call, Code, Status};
 use crate::worker::{Born, Failure, Said, Task, Verb, Worker, code_of};
 use crate::{log, waiting};
@@ -309,6 +309,7 @@ fn read<M: Message>(call: &Call) -> Answer<M> {
 /// Reads a message of a task.
 pub(crate) fn parse<M: Message>(bytes: &[u8]) -> Result<M, String> {
     let words = |error: protobuf::Error| error.to_string();
+    check_lengths(bytes).map_err(words)?;
     let mut fields = CodedInputStream::from_bytes(bytes);
     let mut count = 0;
     while let Some(tag) = fields.read_raw_tag_or_eof().map_err(words)? {

@@ -142,6 +142,7 @@ impl Call {
             timeout: None,
             metadata: Vec::new(),
         };
+        check_lengths(payload)?;
         let mut fields = CodedInputStream::from_bytes(payload);
         while let Some(tag) = fields.read_raw_tag_or_eof()? {
             match tag {
@@ -184,6 +185,24 @@ impl Call {
     }
 }
 
+/// Whether the lengths of a message's fields are there. The generated code takes up to 10 MB for a
+/// length that is only claimed; within a field it knows how much there is.
+///
+/// # Errors
+/// When one is not.
+pub fn check_lengths(message: &[u8]) -> protobuf::Result<()> {
+    let mut fields = CodedInputStream::from_bytes(message);
+    while let Some(tag) = fields.read_raw_tag_or_eof()? {
+        if tag & 7 == 2 {
+            let length = fields.read_raw_varint32()?;
+            fields.skip_raw_bytes(length)?;
+        } else {
+            skip(tag, &mut fields)?;
+        }
+    }
+    Ok(())
+}
+
 /// Skips a field as the generated code does, which takes groups that `skip_field_for_tag` refuses.
 ///
 /// # Errors
@@ -195,6 +214,7 @@ pub fn skip(tag: u32, fields: &mut CodedInputStream<'_>) -> protobuf::Result<()>
 /// A `KeyValue`.
 fn pair(bytes: &[u8]) -> protobuf::Result<(String, String)> {
     let (mut key, mut value) = (String::new(), String::new());
+    check_lengths(bytes)?;
     let mut fields = CodedInputStream::from_bytes(bytes);
     while let Some(tag) = fields.read_raw_tag_or_eof()? {
         match tag {
@@ -229,7 +249,8 @@ pub fn encode_reply(stream: u32, reply: &Result<Vec<u8>, Status>) -> Vec<u8> {
 /// # Errors
 /// What the server answered; `Internal` for what is no `Response`.
 pub fn parse_reply(payload: &[u8]) -> Result<Vec<u8>, Status> {
-    let response = proto::Response::parse_from_bytes(payload).map_err(|error| {
+    let response = check_lengths(payload).and_then(|()| proto::Response::parse_from_bytes(payload));
+    let response = response.map_err(|error| {
         Status::new(Code::Internal, format!("unmarshal response error: {error}"))
     })?;
     match response.status.into_option() {
