@@ -66,11 +66,9 @@ pub fn frames(data: &[u8]) {
 
 /// A call is what the generated code reads, and what is written is read again.
 pub fn calls(data: &[u8]) {
-    let theirs = proto::Request::parse_from_bytes(data);
-    let ours = Call::parse(7, data);
-    // It takes a pair that ends too early; we do not.
-    assert!(ours.is_err() || theirs.is_ok(), "{ours:?}");
-    if let Ok(mut call) = ours {
+    // The other way round is not so: it takes a pair that ends too early, and 10 MB for it.
+    if let Ok(mut call) = Call::parse(7, data) {
+        let theirs = proto::Request::parse_from_bytes(data);
         let theirs = theirs.unwrap();
         assert_eq!((&call.service, &call.method), (&theirs.service, &theirs.method));
         assert_eq!(call.payload, theirs.payload);

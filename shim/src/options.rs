@@ -107,7 +107,7 @@ impl Options {
             return Ok(Self::default());
         };
         let wrong = |why: String| Error::Usage(format!("runtime options {}: {why}", any.type_url));
-        if !is_json(&any.value) {
+        if type_name(any) != RUNC || !is_json(&any.value) {
             check_lengths(&any.value).map_err(|error| wrong(error.to_string()))?;
         }
         match type_name(any) {

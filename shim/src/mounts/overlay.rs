@@ -209,7 +209,12 @@ fn relative(lower: &str) -> Option<(PathBuf, String)> {
         |name: &&str| Path::new(name).strip_prefix(common).ok()?.to_str().map(str::to_owned);
     // An empty name stays one: it is not a layer.
     let short: Vec<_> = names.iter().map(|name| short(name).unwrap_or_default()).collect();
-    Some((unescape(common.to_str()?), short.join(":")))
+    // A backslash before a slash would be parted from it.
+    let dir = unescape(common.to_str()?);
+    let same = |(name, short): (&&str, &String)| {
+        name.is_empty() || dir.join(unescape(short)) == unescape(name)
+    };
+    names.iter().zip(&short).all(same).then(|| (dir, short.join(":")))
 }
 
 /// The longest directory that all of these are below, unless that is all of the host.
