@@ -29,7 +29,7 @@ const UNSAFE: &[(&str, usize)] = &[
     ("runtime/src/sys/sched.rs", 9),
     ("runtime/src/sys/seccomp.rs", 6),
     ("runtime/src/sys/signal.rs", 1),
-    ("runtime/src/sys/socket.rs", 2),
+    ("runtime/src/sys/socket.rs", 3),
     ("runtime/src/sys/tty.rs", 7),
     ("runtime/src/sys/wait.rs", 7),
     ("shim/src/main.rs", 1),
