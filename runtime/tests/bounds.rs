@@ -83,6 +83,13 @@ fn configs() -> Vec<(&'static str, usize, String)> {
     let mounts = list(|n| format!(r#"{{"destination":"/{n}","type":"tmpfs"}}"#));
     let hook = list(|_| r#"{"path":"/h"}"#.to_owned());
     let rule = list(|n| format!(r#"{{"allow":true,"major":{n},"access":"r"}}"#));
+    let one = list(|n| {
+        let (allow, access) = (n % 2 == 0, if n % 3 == 0 { "rw" } else { "r" });
+        let (major, minor) = (n / 2 % 100, n / 200);
+        format!(
+            r#"{{"allow":{allow},"type":"c","major":{major},"minor":{minor},"access":"{access}"}}"#
+        )
+    });
     let device = list(|n| format!(r#"{{"path":"/dev/{n}","type":"c","major":1,"minor":1}}"#));
     let call = list(|n| {
         format!(
@@ -96,6 +103,7 @@ fn configs() -> Vec<(&'static str, usize, String)> {
         ("mounts", 64, config("", "", &format!(r#","mounts":{mounts}"#))),
         ("hooks", 64, config("", "", &format!(r#","hooks":{{"poststop":{hook}}}"#))),
         ("device rules", 32, config("", &format!(r#","resources":{{"devices":{rule}}}"#), "")),
+        ("rules of one", 32, config("", &format!(r#","resources":{{"devices":{one}}}"#), "")),
         ("devices", 32, config("", &format!(r#","devices":{device}"#), "")),
         (
             "seccomp rules",

@@ -7,14 +7,16 @@
 //! only a default and exceptions to it, so what they can't say (a hole in a wildcard) is an error
 //! there, never a silent allow.
 
+use std::collections::HashMap;
 use std::fmt::{self, Write as _};
 
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType};
 
+use super::device_index::Index;
 use crate::error::{Error, Result};
 
 /// Character or block; the numbers are the kernel's `BPF_DEVCG_DEV_*`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// `b`
     Block = 1,
@@ -70,7 +72,7 @@ impl fmt::Display for Access {
 }
 
 /// What a rule is about. `None` is every number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Device {
     /// Character or block.
     pub kind: Kind,
@@ -87,7 +89,7 @@ impl Device {
         self.kind == other.kind && part(self.major, other.major) && part(self.minor, other.minor)
     }
 
-    fn overlaps(&self, other: &Self) -> bool {
+    pub(super) fn overlaps(&self, other: &Self) -> bool {
         let part = |a: Option<u32>, b: Option<u32>| a.is_none() || b.is_none() || a == b;
         self.kind == other.kind && part(self.major, other.major) && part(self.minor, other.minor)
     }
@@ -152,21 +154,13 @@ const DEFAULTS: [Default; 11] = [
     ("", Kind::Char, Some(10), Some(200), Access::ALL),
 ];
 
-/// The most rules: each is compared with all before it, 20,000 took minutes. Managers write dozens,
-/// and one for everything.
-const RULES_MAX: usize = 4096;
-
 impl Rules {
     /// The user's rules, then the default ones. `nodes` is `linux.devices`.
     ///
     /// # Errors
     /// A bad type, number or access, with its JSON path.
     pub fn new(rules: &[LinuxDeviceCgroup], nodes: &[LinuxDevice]) -> Result<Self> {
-        if rules.len() > RULES_MAX {
-            let why = format!("{} rules, but corten takes {RULES_MAX}", rules.len());
-            return Err(Error::config("linux.resources.devices", why));
-        }
-        let mut list = Self { default_allow: false, rules: Vec::with_capacity(rules.len() + 11) };
+        let mut list = List::default();
         for (index, rule) in rules.iter().enumerate() {
             list.push_user(rule, index)?;
         }
@@ -177,9 +171,74 @@ impl Rules {
                 list.push(Rule { allow: true, device, access, index: None });
             }
         }
-        Ok(list)
+        let rules = list.rules.into_iter().flatten().collect();
+        Ok(Self { default_allow: list.default_allow, rules })
     }
 
+    /// Everything is allowed, by every rule.
+    pub fn allows_all(&self) -> bool {
+        self.default_allow && self.rules.is_empty()
+    }
+
+    /// What the v1 files can be told.
+    ///
+    /// # Errors
+    /// A rule that takes some devices out of an earlier wildcard, with its JSON path.
+    pub fn exceptions(&self) -> Result<Exceptions> {
+        let mut kept: Vec<(Device, Access)> = Vec::with_capacity(self.rules.len());
+        let mut places: HashMap<Device, usize> = HashMap::new();
+        for rule in &self.rules {
+            if rule.allow != self.default_allow {
+                let place = *places.entry(rule.device).or_insert(kept.len());
+                match kept.get_mut(place) {
+                    Some((_, access)) => access.0 |= rule.access.0,
+                    None => kept.push((rule.device, rule.access)),
+                }
+                continue;
+            }
+            for (device, access) in &mut kept {
+                if rule.device.covers(device) {
+                    access.0 &= !rule.access.0;
+                } else if rule.device.overlaps(device) && rule.access.overlaps(*access) {
+                    let path = rule.index.map_or_else(
+                        || "linux.resources.devices".to_owned(),
+                        |index| format!("linux.resources.devices[{index}]"),
+                    );
+                    return Err(Error::config(
+                        path,
+                        format!(
+                            "cgroup v1 can't take {} {} out of {device} {access}",
+                            rule.device, rule.access
+                        ),
+                    ));
+                }
+            }
+        }
+        let said = kept.iter().filter(|(_, access)| access.0 != 0);
+        let lines = said.map(|(device, access)| format!("{device} {access}")).collect();
+        Ok(Exceptions { default_allow: self.default_allow, lines })
+    }
+
+    /// What the list says about one request: the meaning that both translations must keep.
+    pub fn allows(&self, kind: Kind, major: u32, minor: u32, access: u8) -> bool {
+        let device = Device { kind, major: Some(major), minor: Some(minor) };
+        [1, 2, 4].into_iter().filter(|bit| access & bit != 0).all(|bit| {
+            let speaks = |rule: &&Rule| rule.device.covers(&device) && rule.access.0 & bit != 0;
+            self.rules.iter().rev().find(speaks).map_or(self.default_allow, |rule| rule.allow)
+        })
+    }
+}
+
+/// [`Rules`] while they are made.
+#[derive(Debug, Default)]
+struct List {
+    default_allow: bool,
+    /// What is gone leaves its place empty.
+    rules: Vec<Option<Rule>>,
+    index: Index,
+}
+
+impl List {
     fn push_user(&mut self, rule: &LinuxDeviceCgroup, index: usize) -> Result<()> {
         let at = |field: &str| format!("linux.resources.devices[{index}].{field}");
         let number = |value: Option<i64>, field| match value {
@@ -205,7 +264,7 @@ impl Rules {
         };
         let everything = (major, minor, access) == (None, None, Access::ALL) && kinds.len() == 2;
         if everything {
-            *self = Self { default_allow: rule.allow(), rules: Vec::new() };
+            *self = Self { default_allow: rule.allow(), ..Self::default() };
             return Ok(());
         }
         for &kind in kinds {
@@ -216,79 +275,34 @@ impl Rules {
     }
 
     fn push(&mut self, new: Rule) {
+        let alive = |place: usize| matches!(self.rules.get(place), Some(Some(_)));
+        let places = self.index.meeting(new.device, alive);
+        let met = |place: &usize| Some((*place, self.rules.get(*place).copied().flatten()?));
+        let met: Vec<(usize, Rule)> = places.iter().filter_map(met).collect();
         // Nothing earlier says otherwise about any of it, so order does not matter (yet).
-        let undisputed = !self.rules.iter().any(|old| {
-            old.allow != new.allow
-                && old.device.overlaps(&new.device)
-                && old.access.overlaps(new.access)
-        });
+        let undisputed =
+            !met.iter().any(|(_, old)| old.allow != new.allow && old.access.overlaps(new.access));
         if undisputed {
             if self.default_allow == new.allow {
                 return;
             }
-            let mut same = self.rules.iter_mut().filter(|old| old.allow == new.allow);
-            if same.any(|old| old.device.covers(&new.device) && old.access.has(new.access)) {
+            let mut same = met.iter().filter(|(_, old)| old.allow == new.allow);
+            if same.any(|(_, old)| old.device.covers(&new.device) && old.access.has(new.access)) {
                 return;
             }
-            let mut same = self.rules.iter_mut().filter(|old| old.allow == new.allow);
-            if let Some(old) = same.find(|old| old.device == new.device) {
-                old.access.0 |= new.access.0;
-                return;
+            let mut same = met.iter().filter(|(_, old)| old.allow == new.allow);
+            if let Some((place, _)) = same.find(|(_, old)| old.device == new.device) {
+                let old = self.rules.get_mut(*place).and_then(Option::as_mut);
+                return old.into_iter().for_each(|old| old.access.0 |= new.access.0);
             }
         }
-        self.rules.retain(|old| !(new.device.covers(&old.device) && new.access.has(old.access)));
-        self.rules.push(new);
-    }
-
-    /// Everything is allowed, by every rule.
-    pub fn allows_all(&self) -> bool {
-        self.default_allow && self.rules.is_empty()
-    }
-
-    /// What the v1 files can be told.
-    ///
-    /// # Errors
-    /// A rule that takes some devices out of an earlier wildcard, with its JSON path.
-    pub fn exceptions(&self) -> Result<Exceptions> {
-        let mut kept: Vec<(Device, Access)> = Vec::with_capacity(self.rules.len());
-        for rule in &self.rules {
-            if rule.allow != self.default_allow {
-                match kept.iter_mut().find(|(device, _)| *device == rule.device) {
-                    Some((_, access)) => access.0 |= rule.access.0,
-                    None => kept.push((rule.device, rule.access)),
-                }
-                continue;
+        for (place, old) in met {
+            if new.device.covers(&old.device) && new.access.has(old.access) {
+                self.rules.get_mut(place).into_iter().for_each(|old| *old = None);
             }
-            for (device, access) in &mut kept {
-                if rule.device.covers(device) {
-                    access.0 &= !rule.access.0;
-                } else if rule.device.overlaps(device) && rule.access.overlaps(*access) {
-                    let path = rule.index.map_or_else(
-                        || "linux.resources.devices".to_owned(),
-                        |index| format!("linux.resources.devices[{index}]"),
-                    );
-                    return Err(Error::config(
-                        path,
-                        format!(
-                            "cgroup v1 can't take {} {} out of {device} {access}",
-                            rule.device, rule.access
-                        ),
-                    ));
-                }
-            }
-            kept.retain(|(_, access)| access.0 != 0);
         }
-        let lines = kept.iter().map(|(device, access)| format!("{device} {access}")).collect();
-        Ok(Exceptions { default_allow: self.default_allow, lines })
-    }
-
-    /// What the list says about one request: the meaning that both translations must keep.
-    pub fn allows(&self, kind: Kind, major: u32, minor: u32, access: u8) -> bool {
-        let device = Device { kind, major: Some(major), minor: Some(minor) };
-        [1, 2, 4].into_iter().filter(|bit| access & bit != 0).all(|bit| {
-            let speaks = |rule: &&Rule| rule.device.covers(&device) && rule.access.0 & bit != 0;
-            self.rules.iter().rev().find(speaks).map_or(self.default_allow, |rule| rule.allow)
-        })
+        self.index.insert(new.device, self.rules.len());
+        self.rules.push(Some(new));
     }
 }
 

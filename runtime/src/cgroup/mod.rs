@@ -19,6 +19,7 @@
 
 mod apply;
 mod create;
+mod device_index;
 pub mod device_program;
 pub mod devices;
 pub mod dir;

@@ -45,6 +45,7 @@ fn main() -> ExitCode {
         devices_denied_by_default,
         devices_default_list_is_allowed,
         devices_rules_in_order,
+        devices_of_any_number,
         devices_access_letters,
         devices_bad_rules_are_refused,
         devices_absent_rules_allow_the_defaults,
@@ -477,6 +478,22 @@ fn devices_rules_in_order(t: &Test) {
         let out = t.run(&b).ok();
         assert_eq!(out.fact(1)["errno"], if ok { "ENXIO" } else { "EPERM" }, "{out}");
     }
+}
+
+/// The kernel takes as many as there are, so they all are there: the first, and no other.
+fn devices_of_any_number(t: &Test) {
+    let mut b = with_mknod(t);
+    let rule = |n: usize| json!({"allow": true, "type": "c", "major": 1, "minor": 99 + n, "access": "rwm"});
+    let mut rules = vec![json!({"allow": false, "access": "rwm"})];
+    rules.extend((0..5000).map(rule));
+    b.set("linux.resources.devices", json!(rules));
+    b.probe(&[
+        "mknod", "/dev/k", "c:1:99", ";", "open", "/dev/k", ";", "mknod", "/dev/l", "c:1:98", ";",
+        "open", "/dev/l",
+    ]);
+    let out = t.run(&b).ok();
+    assert_eq!(out.fact(1)["errno"], "ENXIO", "{out}");
+    assert_eq!(out.fact(3)["errno"], "EPERM", "{out}");
 }
 
 /// r, w and m are separate rights.
