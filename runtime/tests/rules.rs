@@ -1,39 +1,23 @@
 //! Rules about the source and about what it is made of, which no type checks.
 //!
-//! `unsafe` is only in `sys`, one block for one call, each with the reason why it is sound; the
-//! numbers stand here, so that a new one is a decision. And of `deny.toml`, what `cargo metadata`
+//! `unsafe` is only in `sys`, one block for one call, each with the reason why it is sound; there are
+//! at most as many as stand here, so that many new ones are a decision. And of `deny.toml`, what `cargo metadata`
 //! is enough for: licences, forbidden crates, sources. `cargo deny check` does it better, and
 //! advisories too, where it is installed (`scripts/test deny`).
 
 #![allow(clippy::unwrap_used, reason = "to panic is how a test tells")]
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
 
-/// Every file of both programs that has `unsafe`, and how often. The tests' own is not counted.
-const UNSAFE: &[(&str, usize)] = &[
-    ("runtime/src/main.rs", 1),
-    ("runtime/src/sys/bpf.rs", 3),
-    ("runtime/src/sys/cred.rs", 6),
-    ("runtime/src/sys/fds.rs", 5),
-    ("runtime/src/sys/fs.rs", 11),
-    ("runtime/src/sys/keyring.rs", 3),
-    ("runtime/src/sys/loopdev.rs", 8),
-    ("runtime/src/sys/mount.rs", 9),
-    ("runtime/src/sys/ns.rs", 5),
-    ("runtime/src/sys/process.rs", 16),
-    ("runtime/src/sys/sched.rs", 9),
-    ("runtime/src/sys/seccomp.rs", 6),
-    ("runtime/src/sys/signal.rs", 1),
-    ("runtime/src/sys/socket.rs", 3),
-    ("runtime/src/sys/tty.rs", 7),
-    ("runtime/src/sys/wait.rs", 7),
-    ("shim/src/main.rs", 1),
-];
+/// The most that both programs together may have, the tests' own not counted. Lower it when some
+/// are gone; raise it with a reason.
+const MOST: usize = 120;
+
+const SYS: &str = "runtime/src/sys/";
 
 /// `#[unsafe(no_mangle)]` of C's `main`.
 const MAINS: [&str; 2] = ["runtime/src/main.rs", "shim/src/main.rs"];
@@ -68,17 +52,18 @@ fn unsafe_code_is_in_sys_alone_and_each_block_says_why_it_is_sound() {
     for dir in ["runtime/src", "shim/src"] {
         sources(&root.join(dir), &mut files);
     }
-    let mut counts = BTreeMap::new();
+    let mut count = 0;
     for file in files {
         let name = file.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
         let text = fs::read_to_string(&file).unwrap();
         let lines: Vec<&str> = text.lines().collect();
         for (at, line) in lines.iter().enumerate().filter(|(_, line)| says_unsafe(line)) {
-            *counts.entry(name.clone()).or_insert(0) += 1;
+            count += 1;
             if MAINS.contains(&name.as_str()) {
                 assert!(line.contains("#[unsafe(no_mangle)]"), "{name}:{}", at + 1);
                 continue;
             }
+            assert!(name.starts_with(SYS), "{name}:{}: unsafe code belongs in {SYS}", at + 1);
             let before = &lines[at.saturating_sub(12)..at];
             let mut comments =
                 before.iter().rev().skip_while(|line| !line.trim().starts_with("//"));
@@ -89,11 +74,9 @@ fn unsafe_code_is_in_sys_alone_and_each_block_says_why_it_is_sound() {
             assert!(why, "{name}:{}: no SAFETY comment", at + 1);
         }
     }
-    let known: BTreeMap<String, usize> =
-        UNSAFE.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
-    assert_eq!(counts, known, "a new unsafe block? it belongs in sys, and in this list");
-    let outside = known.keys().filter(|name| !name.starts_with("runtime/src/sys/"));
-    assert!(outside.eq(MAINS), "unsafe code outside of sys");
+    println!("unsafe: {count} times, at most {MOST}");
+    // Less than half of it would mean that the count does not see them any more.
+    assert!((MOST / 2..=MOST).contains(&count), "unsafe {count} times, but at most {MOST}");
 }
 
 fn packages() -> Vec<Value> {
