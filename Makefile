@@ -65,10 +65,7 @@ test-integration: | tools
 lab: | tools
 	@scripts/lab $(if $(LAB_SHELL),--shell) $(LAB_SUITES)
 
-attacks: | tools
-	@CORTEN_ATTACKS_SWAPS=100000 scripts/test integration security
-
-# libFuzzer with the toolchain that there is; see scripts/fuzz.
+# libFuzzer with the stable toolchain; scripts/fuzz tells the rest.
 fuzz: | tools
 	@scripts/fuzz $(TARGETS)
 
