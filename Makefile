@@ -18,7 +18,7 @@ export RUNTIME SHIM TARGET
 # What `corten --version` says it was built from.
 export CORTEN_COMMIT ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 
-.PHONY: help build run test test-unit test-integration lab fuzz lint install man install-man bench bench-shim soak conformance clean
+.PHONY: help build run test test-unit test-integration lab attacks fuzz lint install man install-man bench bench-shim soak conformance clean
 
 help:
 	@echo 'build              bin/corten and the shim, static and stripped'
@@ -64,6 +64,9 @@ test-integration: | tools
 # A Debian 12 without hardware support; scripts/lab --help.
 lab: | tools
 	@scripts/lab $(if $(LAB_SHELL),--shell) $(LAB_SUITES)
+
+attacks: | tools
+	@CORTEN_ATTACKS_SWAPS=100000 scripts/test integration security
 
 # libFuzzer with the stable toolchain; scripts/fuzz tells the rest.
 fuzz: | tools
