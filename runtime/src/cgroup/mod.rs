@@ -305,11 +305,15 @@ impl Cgroup {
     /// Needs Linux 5.7; before, and on v1, [`Cgroup::join`] is the way. So it is for a group that
     /// was there before us: the kernel kills what is born into a group whose cgroup.kill was ever
     /// written, because it compares the kill count of the group with that of the parent's group
-    /// (seen on 6.18).
+    /// (seen on 6.18). And for a unit of a user's manager, which not everybody may be born into:
+    /// see [`Seats`].
     ///
     /// # Errors
     /// The group is gone.
     pub fn clone_fd(&self) -> Result<Option<OwnedFd>> {
+        if self.unit.as_ref().is_some_and(|unit| unit.user) {
+            return Ok(None);
+        }
         let Some(group) = self.v2().filter(|group| !group.at.existed) else { return Ok(None) };
         let fd = group.dir()?.as_fd().try_clone_to_owned();
         fd.doing(|| format!("duplicate the fd of {:?}", group.path)).map(Some)

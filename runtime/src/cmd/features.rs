@@ -107,7 +107,7 @@ fn linux() -> serde_json::Value {
             "v1": true,
             "v2": true,
             "systemd": true,
-            "systemdUser": false,
+            "systemdUser": true,
             "rdma": true,
         },
         "seccomp": {

@@ -6,6 +6,7 @@
 
 use std::env;
 use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -27,6 +28,8 @@ const OBJECT: &str = "/org/freedesktop/systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 const UNIT: &str = "org.freedesktop.systemd1.Unit";
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
+/// Where the system's manager itself listens.
+const SYSTEM: &str = "/run/systemd/private";
 /// As in runc, for a job; a conversation is mostly that.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// More than systemd ever says.
@@ -168,6 +171,19 @@ impl Bus {
             body.push_param(wanted.as_slice())
         });
         Ok(answer.doing_bus(|| format!("set properties of {unit}"))?.map(drop))
+    }
+
+    /// Moves the process that has connected into the group `below` that of a unit.
+    pub(super) fn attach_caller(&mut self, unit: &str, below: &Path) -> Result<()> {
+        let doing = || format!("move a process into unit {unit}");
+        let below = Path::new("/").join(below);
+        let answer = self.call((NAME, OBJECT, MANAGER, "AttachProcessesToUnit"), |body| {
+            body.push_param(unit)?;
+            body.push_param(&*below.to_string_lossy())?;
+            // 0 is the caller, whose pid in systemd's pid namespace we may not know.
+            body.push_param([0_u32].as_slice())
+        });
+        answer.doing_bus(doing)?.map(drop).map_err(|refused| refused.error(doing()))
     }
 
     /// A text property of the manager.
@@ -316,13 +332,15 @@ pub(super) fn booted() -> Result<()> {
     Err(Error::Unsupported("the systemd cgroup driver: systemd is not running".to_owned()))
 }
 
+/// Whether the system's manager runs as the root that we are.
+pub(super) fn system_is_ours() -> bool {
+    std::fs::metadata(SYSTEM).is_ok_and(|socket| socket.uid() == 0)
+}
+
 /// Where a manager may listen, and whether it does so itself.
 fn sockets(user: bool) -> Vec<(PathBuf, bool)> {
     if !user {
-        return vec![
-            ("/run/systemd/private".into(), true),
-            ("/run/dbus/system_bus_socket".into(), false),
-        ];
+        return vec![(SYSTEM.into(), true), ("/run/dbus/system_bus_socket".into(), false)];
     }
     let mut found = Vec::new();
     if let Some(run) = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from) {

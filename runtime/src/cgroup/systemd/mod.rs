@@ -21,6 +21,7 @@ mod properties;
 mod value;
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{Pid, geteuid};
@@ -68,7 +69,7 @@ impl Plan {
         id: &str,
         annotations: Option<&HashMap<String, String>>,
     ) -> Result<Self> {
-        let user = !geteuid().is_root() || host::in_user_namespace();
+        let user = is_users();
         let triple = names::Triple::parse(path, id, user)?;
         Ok(Self {
             unit: Unit { name: triple.unit(), user },
@@ -137,6 +138,28 @@ impl Unit {
         // It answers first and writes then, but before it reads the next question.
         bus.active_state(&self.name).map(drop)
     }
+
+    /// The part of a group's path that is below the unit's own group; `None` for a group elsewhere.
+    pub(super) fn below<'path>(&self, group: &'path Path) -> Option<&'path Path> {
+        let mut parts = group.components();
+        parts.find(|part| part.as_os_str() == self.name.as_str())?;
+        Some(parts.as_path())
+    }
+
+    /// Has systemd move the calling process into a group below the unit's own and checks that it
+    /// did. An ordinary user may not leave its session's group by itself, but its manager has the
+    /// system's manager to ask. Needs systemd 238.
+    pub(super) fn take_in(&self, group: &Path) -> Result<()> {
+        let below = self.below(group).unwrap_or(Path::new(""));
+        Bus::connect(self.user)?.attach_caller(&self.name, below)?;
+        verify("self", group)
+    }
+}
+
+/// Whether the manager to ask is a user's. In a user namespace the system's is root's own only where
+/// a whole system runs in it (LXC, unlike rootless Podman).
+fn is_users() -> bool {
+    !geteuid().is_root() || (host::in_user_namespace() && !bus::system_is_ours())
 }
 
 /// A host with cgroup v1; the first thing to say is that systemd does not run, when it doesn't.
@@ -157,16 +180,16 @@ pub fn means(path: Option<&Path>) -> bool {
     }) && bus::booted().is_ok()
 }
 
-/// Whether a process is in the group `path`, below the root of the hierarchy.
-pub(super) fn verify(pid: Pid, path: &Path) -> Result<()> {
-    let file = format!("/proc/{pid}/cgroup");
+/// Whether a process (a pid, or `self`) is in the group `path`, below the root of the hierarchy.
+pub(super) fn verify(process: impl Display, path: &Path) -> Result<()> {
+    let file = format!("/proc/{process}/cgroup");
     let text = std::fs::read_to_string(&file).doing(|| format!("read {file:?}"))?;
     let now = text.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
     if Path::new(now).starts_with(path) {
         return Ok(());
     }
     Err(Error::Failed(format!(
-        "process {pid} is in the cgroup \"/{now}\" and not in \"/{}\"",
+        "process {process} is in the cgroup \"/{now}\" and not in \"/{}\"",
         path.display()
     )))
 }

@@ -1,46 +1,36 @@
-//! The systemd cgroup driver, seen with systemctl and in the files. Needs systemd as PID 1 and
-//! cgroup v2 alone: `make lab LAB_SUITES=systemd`.
+//! The system's manager, with root as the one who asks.
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::Command;
 
 use corten_integration::driver::wait_until;
-use corten_integration::{Bundle, Flavour, Test, cgroups, suite, tests};
+use corten_integration::suite::Case;
+use corten_integration::{Bundle, Flavour, Test, tests};
 use serde_json::{Value, json};
 
-fn main() -> ExitCode {
-    suite(tests![
-        a_container_is_a_scope_and_delete_leaves_none,
-        the_program_is_born_in_the_scope,
-        limits_are_in_files_and_properties,
-        one_process_is_enough,
-        a_reload_keeps_limits_and_devices,
-        update_changes_files_and_properties,
-        exec_is_in_the_scope,
-        pause_and_resume,
-        slices_are_nested,
-        without_a_path_the_name_is_made_up,
-        annotations_are_properties,
-        bad_paths_and_annotations_are_refused,
-        a_unit_that_runs_is_refused_and_survives,
-        a_unit_that_failed_is_replaced,
-        a_create_that_fails_leaves_no_unit,
-        a_create_that_is_killed_leaves_no_unit,
-        a_container_that_ends_leaves_no_unit,
-        a_namespaced_container_joins_too,
-    ])
-}
+use crate::{group_of, is_gone, need, property, systemctl};
 
-/// Skips where systemd does not run.
-fn need(t: &Test) {
-    if !Path::new("/run/systemd/system").exists() {
-        t.skip("systemd is not running");
-    }
-    if !cgroups::is_v2() {
-        t.skip("needs cgroup v2 alone");
-    }
-}
+pub(crate) const CASES: &[Case] = tests![
+    a_container_is_a_scope_and_delete_leaves_none,
+    the_program_is_born_in_the_scope,
+    limits_are_in_files_and_properties,
+    one_process_is_enough,
+    a_reload_keeps_limits_and_devices,
+    update_changes_files_and_properties,
+    exec_is_in_the_scope,
+    pause_and_resume,
+    slices_are_nested,
+    without_a_path_the_name_is_made_up,
+    annotations_are_properties,
+    bad_paths_and_annotations_are_refused,
+    a_unit_that_runs_is_refused_and_survives,
+    a_unit_that_failed_is_replaced,
+    a_create_that_fails_leaves_no_unit,
+    a_create_that_is_killed_leaves_no_unit,
+    a_container_that_ends_leaves_no_unit,
+    a_namespaced_container_joins_too,
+];
 
 fn scope(b: &Bundle) -> String {
     format!("test-{}.scope", b.id)
@@ -73,29 +63,11 @@ fn create_fails(t: &Test, b: &Bundle, words: &str) {
     t.call(&["--systemd-cgroup", "create", "--bundle", b.path(), &b.id]).fails().says(words);
 }
 
-fn systemctl(args: &[&str]) -> String {
-    let output = Command::new("systemctl").args(args).output().unwrap();
-    String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
-}
-
-fn property(unit: &str, name: &str) -> String {
-    systemctl(&["show", "--value", "--property", name, unit])
-}
-
-fn is_gone(unit: &str) -> bool {
-    property(unit, "LoadState") == "not-found" && property(unit, "ActiveState") == "inactive"
-}
-
 fn check_gone(t: &Test, b: &Bundle) {
     let unit = scope(b);
     assert!(is_gone(&unit), "{}", systemctl(&["show", &unit]));
     assert!(!directory(b).exists());
     t.nothing_left(b);
-}
-
-fn group_of(pid: i32) -> String {
-    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
-    text.trim_end().strip_prefix("0::").unwrap().to_owned()
 }
 
 fn a_container_is_a_scope_and_delete_leaves_none(t: &Test) {
