@@ -125,7 +125,7 @@ fn log_format(value: &OsStr) -> Result<LogFormat, String> {
     match options::utf8(value)? {
         "text" => Ok(LogFormat::Text),
         "json" => Ok(LogFormat::Json),
-        other => Err(format!("invalid log-format: {other}")),
+        other => Err(format!("invalid log-format: {}", other.escape_debug())),
     }
 }
 
@@ -136,7 +136,7 @@ fn log_level(value: &OsStr) -> Result<LogLevel, String> {
         "warn" | "warning" => Ok(LogLevel::Warning),
         "info" => Ok(LogLevel::Info),
         "debug" | "trace" => Ok(LogLevel::Debug),
-        _ => Err(format!("invalid log-level: {text}")),
+        _ => Err(format!("invalid log-level: {}", text.escape_debug())),
     }
 }
 
@@ -145,7 +145,7 @@ fn cgroup_manager(value: &OsStr) -> Result<CgroupManager, String> {
         "cgroupfs" => Ok(CgroupManager::Cgroupfs),
         "systemd" => Ok(CgroupManager::Systemd),
         "disabled" => Ok(CgroupManager::Disabled),
-        other => Err(format!("invalid cgroup-manager: {other}")),
+        other => Err(format!("invalid cgroup-manager: {}", other.escape_debug())),
     }
 }
 

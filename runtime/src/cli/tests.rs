@@ -141,6 +141,8 @@ fn what_is_wrong_is_said_in_one_line() {
     assert_eq!(message, "corten: --log-format: invalid log-format: xml");
     let message = why(split(words("--log-level x list").into_iter()));
     assert_eq!(message, "corten: --log-level: invalid log-level: x");
+    let message = why(split(["--log-format=a\nb", "list"].map(Into::into).into_iter()));
+    assert_eq!(message, r"corten: --log-format: invalid log-format: a\nb");
 }
 
 #[test]
