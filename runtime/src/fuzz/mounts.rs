@@ -1,16 +1,26 @@
 //! Mount options.
 
+use std::collections::{HashMap, HashSet};
+use std::sync::LazyLock;
+
 use crate::rootfs::mounts::parameters;
 use crate::rootfs::options::{Options, known};
 use crate::sys::mount::attr;
 
-/// Words that set and clear one attribute of the mount.
-const PAIRS: [(&str, &str, u64); 5] = [
+static KNOWN: LazyLock<HashSet<&str>> = LazyLock::new(|| known().collect());
+
+/// Words that set and clear one attribute of the mount, or recursively.
+const PAIRS: [(&str, &str, u64); 10] = [
     ("nosuid", "suid", attr::NOSUID),
     ("nodev", "dev", attr::NODEV),
     ("noexec", "exec", attr::NOEXEC),
     ("nodiratime", "diratime", attr::NODIRATIME),
     ("nosymfollow", "symfollow", attr::NOSYMFOLLOW),
+    ("rnosuid", "rsuid", attr::NOSUID),
+    ("rnodev", "rdev", attr::NODEV),
+    ("rnoexec", "rexec", attr::NOEXEC),
+    ("rnodiratime", "rdiratime", attr::NODIRATIME),
+    ("rnosymfollow", "rsymfollow", attr::NOSYMFOLLOW),
 ];
 
 /// The last word of a pair counts, alone and recursively; what is no option of ours is the file
@@ -19,24 +29,21 @@ pub fn mount_options(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let words: Vec<&str> = text.split(',').collect();
     let options = Options::parse(&words);
-    let last = |one: &str, other: &str| words.iter().rfind(|word| **word == one || **word == other);
-    for (set, clear, bit) in PAIRS {
-        let (recursive_set, recursive_clear) = (format!("r{set}"), format!("r{clear}"));
-        for (attrs, set, clear) in [
-            (options.attrs, set, clear),
-            (options.recursive, recursive_set.as_str(), recursive_clear.as_str()),
-        ] {
-            let word = last(set, clear).copied();
-            assert_eq!(attrs.set & bit != 0, word == Some(set), "{words:?}");
-            assert_eq!(attrs.clear & bit != 0, word == Some(clear), "{words:?}");
-        }
+    // Where each word was said last.
+    let last: HashMap<&str, usize> =
+        words.iter().enumerate().map(|(place, word)| (*word, place)).collect();
+    for (number, (set, clear, bit)) in PAIRS.into_iter().enumerate() {
+        let attrs = if number < PAIRS.len() / 2 { options.attrs } else { options.recursive };
+        let (set, clear) = (last.get(set), last.get(clear));
+        assert_eq!(attrs.set & bit != 0, set > clear, "{words:?}");
+        assert_eq!(attrs.clear & bit != 0, clear > set, "{words:?}");
     }
     for attrs in [options.attrs, options.recursive] {
         assert_eq!(attrs.set & attrs.clear & !attr::ATIME, 0, "{words:?}");
         // To set the access time its whole field is cleared.
         assert!(attrs.set & attr::ATIME == 0 || attrs.clear & attr::ATIME == attr::ATIME);
     }
-    let ours = |word: &&&str| word.is_empty() || known().any(|name| name == **word);
+    let ours = |word: &&&str| word.is_empty() || KNOWN.contains(**word);
     let foreign: Vec<&str> = words.iter().filter(|word| !ours(word)).copied().collect();
     assert_eq!(options.data, foreign);
     let twice = Options::parse(&[words.as_slice(), words.as_slice()].concat());

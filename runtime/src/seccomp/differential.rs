@@ -81,7 +81,7 @@ fn compare(seed: u64, family: &[&'static Abi], coherent: bool, tally: &mut Tally
     check(&ours);
     let book = Book::new(&spec, family);
     for abi in family {
-        for (nr, args) in calls(&mut random, &spec, abi) {
+        for (nr, args) in calls(&mut random, &spec, abi, 12) {
             let call = book.check(&ours, abi, nr, args);
             tally.calls += 1;
             let Some(theirs) = &theirs else { continue };
