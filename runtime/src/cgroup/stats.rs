@@ -289,7 +289,7 @@ fn number(reader: &mut Reader, dir: &Dir, file: &str) -> Result<u64> {
 
 /// The numbers of a list like `0-3,7`; `None` when it is none.
 pub(super) fn numbers(list: &str) -> Option<Vec<u32>> {
-    let mut numbers = Vec::new();
+    let mut ranges = Vec::new();
     for part in list.trim().split(',').map(str::trim).filter(|part| !part.is_empty()) {
         let (from, to) = part.split_once('-').unwrap_or((part, part));
         let (from, to): (u32, u32) = (from.parse().ok()?, to.parse().ok()?);
@@ -297,7 +297,14 @@ pub(super) fn numbers(list: &str) -> Option<Vec<u32>> {
         if to > 1 << 16 {
             return None;
         }
-        numbers.extend(from..=to);
+        ranges.push((from, to));
+    }
+    // What is named twice is there once, or a short text would be a long list.
+    ranges.sort_unstable();
+    let (mut numbers, mut next) = (Vec::new(), 0);
+    for (from, to) in ranges {
+        numbers.extend(from.max(next)..=to);
+        next = next.max(to + 1);
     }
     Some(numbers)
 }

@@ -44,6 +44,7 @@ pub fn resources(data: &[u8]) {
             assert!(unified || !write.value.contains('\n'), "{write:?}");
         }
     }
+    super::units::limits(&plan.resources);
     if let Ok(writes) = v2::writes(&plan.resources) {
         for write in writes.iter().filter(|write| write.file == "cpu.weight") {
             if !write.json.starts_with("unified") {

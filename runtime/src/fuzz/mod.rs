@@ -12,6 +12,7 @@ mod lines;
 mod mounts;
 #[path = "../../../fuzz/shared.rs"]
 mod shared;
+mod units;
 mod words;
 
 pub use crate::seccomp::book::fuzz as seccomp;
@@ -20,6 +21,7 @@ pub use limits::{cgroup_path, devices, resources};
 pub use lines::{mountinfo, passwd};
 pub use mounts::mount_options;
 use shared::{Target, json_is_stable};
+pub use units::slices;
 pub use words::{ids, options, units, users};
 
 /// All of this crate.
@@ -31,6 +33,7 @@ pub const TARGETS: &[Target] = &[
     ("mount_options", mount_options),
     ("seccomp", seccomp),
     ("cgroup_path", cgroup_path),
+    ("slices", slices),
     ("resources", resources),
     ("devices", devices),
     ("mountinfo", mountinfo),

@@ -17,7 +17,7 @@ mod annotations;
 mod bus;
 mod names;
 mod placeholder;
-mod properties;
+pub(crate) mod properties;
 mod value;
 
 use std::collections::HashMap;
@@ -30,7 +30,8 @@ use serde::{Deserialize, Serialize};
 
 use self::bus::{Bus, Refused};
 pub(super) use self::placeholder::Placeholder;
-use self::value::{Properties, Value};
+use self::value::Properties;
+pub(crate) use self::value::Value;
 use crate::error::{Doing, Error, Result};
 use crate::host;
 

@@ -96,6 +96,27 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn a_slice_is_below_one_slice_for_each_part(parts in proptest::collection::vec("[a-z0-9:_.@]{1,8}", 1..8)) {
+            let slice = format!("{}.slice", parts.join("-"));
+            let path = expand(&slice).unwrap();
+            proptest::prop_assert_eq!(path.iter().count(), parts.len());
+            for (depth, dir) in path.iter().enumerate() {
+                let expected = format!("{}.slice", parts[..=depth].join("-"));
+                proptest::prop_assert_eq!(dir, expected.as_str());
+            }
+        }
+
+        #[test]
+        fn a_name_that_no_unit_can_have_is_refused(name in "[ /a\n\u{0}é%:-]{1,3}", prefix in "[a/ ]{0,2}") {
+            let path = format!("a.slice:{prefix}:{name}");
+            let good = |text: &str| text.chars().all(|c| c == 'a' || c == '-');
+            let triple = Triple::parse(Some(Path::new(&path)), "id", false);
+            proptest::prop_assert_eq!(triple.is_ok(), good(&name) && good(&prefix), "{:?}", path);
+        }
+    }
+
     #[test]
     fn three_parts_make_a_unit() {
         let unit = |path: Option<&str>| {

@@ -16,7 +16,7 @@ const INFINITY: u64 = u64::MAX;
 const PERCENT_USEC: u64 = 10_000;
 
 /// The properties that `resources` ask for, as this version of systemd knows them.
-pub(super) fn of(resources: &LinuxResources, version: u32) -> Result<Properties> {
+pub(crate) fn of(resources: &LinuxResources, version: u32) -> Result<Properties> {
     let mut out = Properties::new();
     let mut set = |name: &str, value: Value| {
         out.retain(|(known, _)| known != name);
@@ -83,7 +83,7 @@ fn per_second(quota: u64, period: u64) -> u64 {
     if quota == INFINITY || period == 0 {
         return INFINITY;
     }
-    let exact = u128::from(quota) * 1_000_000 / u128::from(period);
+    let exact = (u128::from(quota) * 1_000_000).div_ceil(u128::from(period));
     u64::try_from(exact).unwrap_or(INFINITY).div_ceil(PERCENT_USEC).saturating_mul(PERCENT_USEC)
 }
 
@@ -153,9 +153,12 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn a_quota_is_never_rounded_down(quota in 1000_u64..1 << 40, period in 1000_u64..=1_000_000) {
-            let rounded = u128::from(per_second(quota, period));
-            let exact = u128::from(quota) * 1_000_000 / u128::from(period);
-            proptest::prop_assert!(rounded >= exact && rounded - exact < u128::from(PERCENT_USEC));
+            let (rounded, period) = (u128::from(per_second(quota, period)), u128::from(period));
+            let percent = u128::from(PERCENT_USEC);
+            proptest::prop_assert_eq!(rounded % percent, 0);
+            // In parts of a microsecond.
+            let asked = u128::from(quota) * 1_000_000;
+            proptest::prop_assert!(rounded * period >= asked && (rounded - percent) * period < asked);
         }
     }
 }

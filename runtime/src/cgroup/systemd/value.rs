@@ -6,11 +6,11 @@ use rustbus::wire::marshal::traits::SignatureBuffer;
 use rustbus::{Marshal, Signature, signature};
 
 /// Names and values.
-pub(super) type Properties = Vec<(String, Value)>;
+pub(crate) type Properties = Vec<(String, Value)>;
 
 /// One of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Value {
+pub(crate) enum Value {
     Flag(bool),
     Text(String),
     Texts(Vec<String>),
