@@ -238,6 +238,10 @@ mod tests {
 
     use nix::unistd::pipe;
 
+    use std::collections::{HashMap, HashSet};
+
+    use proptest::prelude::*;
+
     use super::*;
     use crate::process::user::Identity;
     use crate::sys::cred;
@@ -251,6 +255,50 @@ mod tests {
             .size(size)
             .build()
             .unwrap()
+    }
+
+    /// Ranges of few ids, at the beginning or at the end of all of them.
+    fn ranges() -> impl Strategy<Value = Vec<LinuxIdMapping>> {
+        let start = || prop_oneof![0_u32..12, (0_u32..12).prop_map(|n| u32::MAX - n)];
+        let one = (start(), start(), 0_u32..5);
+        let one = one.prop_map(|(container, host, size)| range(container, host, size));
+        proptest::collection::vec(one, 0..5)
+    }
+
+    proptest! {
+        #[test]
+        fn a_map_is_taken_if_each_id_has_one_place_in_it(map in ranges()) {
+            // Id by id, as the kernel has it: no id is 2^32-1, none is there twice.
+            let ids = |start: fn(&LinuxIdMapping) -> u32| -> Vec<u64> {
+                map.iter().flat_map(|r| (0..u64::from(r.size())).map(move |n| u64::from(start(r)) + n)).collect()
+            };
+            let (inside, outside) = (ids(LinuxIdMapping::container_id), ids(LinuxIdMapping::host_id));
+            let good = |ids: &[u64]| {
+                let unique: HashSet<&u64> = ids.iter().collect();
+                unique.len() == ids.len() && ids.iter().all(|id| *id < u64::from(u32::MAX))
+            };
+            let whole = map.iter().all(|range| range.size() > 0);
+            let taken = check("m", &map).is_ok();
+            prop_assert_eq!(taken, whole && good(&inside) && good(&outside));
+            prop_assume!(taken);
+            let pairs: HashMap<u64, u64> = inside.into_iter().zip(outside).collect();
+            for id in (0..20).chain(u32::MAX - 20..=u32::MAX) {
+                let host = pairs.get(&u64::from(id)).map(|host| u32::try_from(*host).unwrap());
+                prop_assert_eq!(host_id(&map, id), host, "{}", id);
+            }
+        }
+
+        #[test]
+        fn a_map_is_the_same_in_any_order_and_no_other(map in ranges(), other in ranges()) {
+            let turned: Vec<LinuxIdMapping> = map.iter().rev().copied().collect();
+            prop_assert!(same(&lines(&map).replace(' ', "   "), &turned));
+            let key = |map: &[LinuxIdMapping]| {
+                let mut all: Vec<_> = map.iter().map(|r| (r.container_id(), r.host_id(), r.size())).collect();
+                all.sort_unstable();
+                all
+            };
+            prop_assert_eq!(same(&lines(&map), &other), key(&map) == key(&other));
+        }
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub mod v1;
 pub mod v2;
 
 #[cfg(test)]
+mod arithmetic;
+#[cfg(test)]
 mod tests;
 
 use std::cell::OnceCell;

@@ -57,3 +57,29 @@ fn ranges(name: &str, text: &str) -> Result<Vec<LinuxIdMapping>> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn ranges_are_the_numbers_that_were_written(numbers in proptest::collection::vec(any::<[u32; 3]>(), 1..5)) {
+            let text: Vec<String> =
+                numbers.iter().map(|[inside, outside, size]| format!("{inside}:{outside}:{size}")).collect();
+            let read = ranges("uidmap", &text.join(",")).unwrap();
+            let again: Vec<[u32; 3]> =
+                read.iter().map(|range| [range.container_id(), range.host_id(), range.size()]).collect();
+            prop_assert_eq!(again, numbers);
+        }
+
+        #[test]
+        fn what_is_no_range_is_refused(text in "[0-9:, -]{0,8}") {
+            let number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+            let range = |text: &str| text.split(':').count() == 3 && text.split(':').all(number);
+            prop_assert_eq!(ranges("gidmap", &text).is_ok(), text.split(',').all(range));
+        }
+    }
+}
