@@ -63,7 +63,7 @@ proptest! {
     fn processor_time_and_processes_are_the_same_on_both(
         quota in prop_oneof![Just(None), Just(Some(-1)), (1000_i64..i64::MAX).prop_map(Some)],
         period in proptest::option::of(1000_u64..=1_000_000),
-        pids in any::<i64>(),
+        pids in prop_oneof![-2_i64..3, any::<i64>()],
     ) {
         let resources = of(&json!({"cpu": {"quota": quota, "period": period}, "pids": {"limit": pids}}));
         let (old, new) = (v1::writes(&resources).unwrap(), v2::writes(&resources).unwrap());
@@ -79,7 +79,7 @@ proptest! {
     }
 
     #[test]
-    fn throttles_are_the_same_on_both(major in 0_u32..4096, minor in 0_u32..1 << 20, rate in any::<u64>()) {
+    fn throttles_are_the_same_on_both(major in 0_u32..4096, minor in 0_u32..1 << 20, rate in prop_oneof![0..2_u64, any::<u64>()]) {
         let device = json!([{"major": major, "minor": minor, "rate": rate}]);
         for (json, old, new) in [
             ("throttleReadBpsDevice", "blkio.throttle.read_bps_device", "rbps"),

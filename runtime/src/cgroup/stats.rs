@@ -341,5 +341,8 @@ mod tests {
         assert_eq!(numbers("\n"), Some(vec![]));
         assert_eq!(numbers("0-4294967295"), None);
         assert_eq!(numbers("x"), None);
+        // Each once, however often it is named.
+        assert_eq!(numbers("3, 7,5-8,6"), Some(vec![3, 5, 6, 7, 8]));
+        assert_eq!(numbers(&"0-65536,".repeat(1000)).map(|all| all.len()), Some(65_537));
     }
 }
