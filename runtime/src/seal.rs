@@ -2,33 +2,28 @@
 //!
 //! Whatever enters a container can be found there as `/proc/<pid>/exe`. If that were the host's
 //! binary, a process in the container could reopen it for writing and wait for root to run it
-//! again. So `create`, `run` and `exec` first re-execute themselves from a memfd that is sealed
-//! against writing, and everything that follows, the container's init included, is a clone of that
+//! again. So `create`, `run` and `exec` first re-execute themselves from a copy that nobody can
+//! write any more, and everything that follows, the container's init included, is a clone of that
 //! process. One exec, early, instead of one in the child: the child then has the whole plan in its
 //! memory and nothing has to be passed to it (`docs/adr/0001-seal-first.md`).
+//!
+//! The copy is a file of a small file system in huge pages ([`huge`]), where we may mount, or else a
+//! memfd ([`memfd`]), which takes a millisecond longer (`docs/adr/0010-a-copy-in-huge-pages.md`).
+
+mod huge;
+mod memfd;
 
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, FcntlArg, OFlag, SealFlag, fcntl, openat};
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::sendfile::sendfile;
 use nix::sys::stat::{Mode, fstat};
 use nix::unistd::fexecve;
 
 use crate::error::{Doing, Result};
-use crate::sys;
-
-/// `F_SEAL_FUTURE_WRITE` (Linux 5.1) refuses every write and every writable mapping from now on, and
-/// there is none yet. `F_SEAL_WRITE` does no more for us, but looks at every page for somebody who
-/// holds it, and is EBUSY when memory management happens to.
-const SEALS: SealFlag = SHAPE.union(SealFlag::F_SEAL_FUTURE_WRITE);
-/// What Linux before 5.1 has.
-const OLD_SEALS: SealFlag = SHAPE.union(SealFlag::F_SEAL_WRITE);
-const SHAPE: SealFlag =
-    SealFlag::F_SEAL_SEAL.union(SealFlag::F_SEAL_SHRINK).union(SealFlag::F_SEAL_GROW);
 
 /// Returns at once in the sealed copy; otherwise makes it and becomes it, with the same arguments
 /// and environment.
@@ -37,7 +32,7 @@ const SHAPE: SealFlag =
 /// When `/proc/self/exe` can't be read or the copy can't be made or executed.
 pub fn ensure() -> Result<()> {
     let exe = own_binary()?;
-    if is_sealed(&exe) {
+    if memfd::is_sealed(&exe) || huge::is_sealed(&exe) {
         return Ok(());
     }
     let args: Vec<CString> =
@@ -68,30 +63,23 @@ fn own_binary() -> Result<OwnedFd> {
 }
 
 fn become_copy(exe: OwnedFd, args: &[CString], env: &[CString]) -> Result<Infallible> {
-    let copy = sys::fs::memfd_executable(c"corten").doing(|| "memfd_create".to_owned())?;
-    let mut left =
-        usize::try_from(fstat(&exe).doing(|| "fstat /proc/self/exe".to_owned())?.st_size)
-            .unwrap_or(0);
-    while left > 0 {
-        match sendfile(&copy, &exe, None, left).doing(|| "copy /proc/self/exe".to_owned())? {
-            0 => break,
-            sent => left -= sent,
-        }
-    }
-    match fcntl(&copy, FcntlArg::F_ADD_SEALS(SEALS)) {
-        Err(Errno::EINVAL) => fcntl(&copy, FcntlArg::F_ADD_SEALS(OLD_SEALS)),
-        other => other,
-    }
-    .doing(|| "seal the runtime's copy".to_owned())?;
+    // Without the right to mount, without huge pages or before Linux 5.2.
+    let copy = huge::copy(&exe).or_else(|_| memfd::copy(&exe))?;
     drop(exe);
     fexecve(&copy, args, env).doing(|| "execute the runtime's sealed copy".to_owned())
 }
 
-/// Whether the file can no longer be written by anybody.
-fn is_sealed(file: impl AsFd) -> bool {
-    // EINVAL: not a memfd.
-    fcntl(file, FcntlArg::F_GET_SEALS).is_ok_and(|seals| {
-        let seals = SealFlag::from_bits_truncate(seals);
-        seals.contains(SEALS) || seals.contains(OLD_SEALS)
-    })
+/// Writes all of our binary into `copy`. It is read from its beginning, whoever read it before.
+fn fill(copy: impl AsFd, exe: impl AsFd) -> Result<()> {
+    let (copy, exe) = (copy.as_fd(), exe.as_fd());
+    let size = fstat(exe).doing(|| "fstat /proc/self/exe".to_owned())?.st_size;
+    let mut at = 0;
+    while at < size {
+        let left = usize::try_from(size - at).unwrap_or(0);
+        let sent = sendfile(copy, exe, Some(&mut at), left);
+        if sent.doing(|| "copy /proc/self/exe".to_owned())? == 0 {
+            break;
+        }
+    }
+    Ok(())
 }

@@ -31,7 +31,7 @@
 //! | D5 | `security::devices::d5_owners_of_the_streams` |
 //! | D6 | `security::devices::d6_masks_fail_closed` |
 //! | D7 | `rootfs::option_flags_of_a_bind`, `rootfs::option_flags_of_a_tmpfs`, `rootfs::option_recursive_attributes`, `security::without::the_same_or_refused` |
-//! | F1 | `security::descriptors::f1_the_runtimes_binary` |
+//! | F1 | `security::descriptors::f1_the_runtimes_binary`, `security::seal::f1_the_copy_in_huge_pages_is_sealed`, `security::seal::f1_the_copy_in_a_memfd_is_sealed` |
 //! | F2 | `security::descriptors::f2_programs_of_the_host`, `security::descriptors::f2_leaked_descriptors`, `security::descriptors::f2_exec_into_a_link`, `security::descriptors::f2_what_the_waiting_init_holds` |
 //! | F3 | `security::descriptors::f3_who_enters_can_not_be_opened`, `security::descriptors::f3_who_enters_has_nothing_of_the_host` |
 //! | F4 | `security::descriptors::f4_mounts_churn_on_the_host` |
@@ -65,6 +65,7 @@ mod identity;
 mod paths;
 mod procfs;
 mod scene;
+mod seal;
 mod trace;
 mod without;
 
@@ -80,6 +81,7 @@ fn main() -> ExitCode {
         procfs::TESTS,
         devices::TESTS,
         descriptors::TESTS,
+        seal::TESTS,
         identity::TESTS,
     ];
     suite(&groups.concat())

@@ -67,7 +67,8 @@ fn bundle(t: &Test) -> Bundle {
     b
 }
 
-fn under(t: &Test, errno: i32, numbers: &str, args: &[&str]) -> Output {
+/// Runs the runtime where these system calls, by number, answer `errno`.
+pub fn under(t: &Test, errno: i32, numbers: &str, args: &[&str]) -> Output {
     let command = t.command(args);
     let mut wrapped = Command::new(probe());
     wrapped.args(["deny", &errno.to_string(), numbers]).arg(command.get_program());
