@@ -108,8 +108,9 @@ fn an_exec_is_deleted_with_its_container(world: &World) -> Verdict {
     let task = world.running("sleep 1000")?;
     let fifos = world.unread_fifos()?;
     let _reader = stdio::open(Path::new(&fifos.path("out")))?;
-    // More than the FIFO holds, less than FIFO and pipe.
-    let script = "dd if=/dev/zero bs=1024 count=100 2>/dev/null; exit 3";
+    // More than the FIFO holds, less than FIFO and pipe. In whole pages: splice(2) gives a smaller
+    // write a whole one of the FIFO's 16 slots, or not, as it comes.
+    let script = "dd if=/dev/zero bs=4096 count=25 2>/dev/null; exit 3";
     let mut query = request::exec(&task.id, "e", &request::process(script, false));
     fifos.exec(&mut query);
     task.client.exec(&query)?;
