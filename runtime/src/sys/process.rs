@@ -72,12 +72,17 @@ pub fn clone3(args: &CloneArgs<'_>) -> Result<Cloned, Errno> {
 /// `pidfd_open(2)`: a handle that never names another process.
 ///
 /// # Errors
-/// `ESRCH` when there is no such process.
+/// `ESRCH` when there is no such process, also where the number is by now that of a thread, a process
+/// group or a session: the kernel's word for these is `ENOENT`, and before 6.15 `EINVAL`.
 pub fn pidfd_open(pid: Pid) -> Result<OwnedFd, Errno> {
     // SAFETY: plain integers.
     let ret = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
-    // SAFETY: the kernel just made this descriptor and nobody else has it.
-    check(ret).map(|fd| unsafe { OwnedFd::from_raw_fd(fd as i32) })
+    match check(ret) {
+        // SAFETY: the kernel just made this descriptor and nobody else has it.
+        Ok(fd) => Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) }),
+        Err(Errno::ENOENT | Errno::EINVAL) => Err(Errno::ESRCH),
+        Err(errno) => Err(errno),
+    }
 }
 
 /// `pidfd_send_signal(2)`. `signal` is a number, so that real-time signals can be sent; 0 probes.

@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         foreign_names_in_the_root_do_no_harm,
         reused_pid_is_stopped,
         reused_pid_is_never_signalled,
+        reused_pid_may_be_a_threads,
         another_boot_is_stopped,
         files_are_private,
         root_is_made_private,
@@ -284,6 +285,44 @@ fn reused_pid_is_never_signalled(t: &Test) {
     t.nothing_left(&b);
     let state = fs::read_to_string(format!("/proc/{}/stat", other.pid())).unwrap();
     assert!(state.contains(") S "), "it sleeps on: {state}");
+}
+
+/// The number is that of a thread, even one that began when the process did: it is gone. pidfd_open(2)
+/// answers ENOENT or EINVAL then.
+fn reused_pid_may_be_a_threads(t: &Test) {
+    t.skip_on(Flavour::Crun, "keeps it elsewhere");
+    let mut b = t.bundle();
+    let pid = t.sleeper(&mut b);
+    let start = start_time(pid);
+    t.kill(&b.id, "KILL").ok();
+    assert_eq!(t.exit_code(pid), 137);
+    let (tell, told) = std::sync::mpsc::channel();
+    let (end, ended) = std::sync::mpsc::channel::<()>();
+    let thread = std::thread::spawn(move || {
+        tell.send(nix::unistd::gettid().as_raw()).unwrap();
+        let _sender_is_gone = ended.recv();
+    });
+    let tid = told.recv().unwrap();
+    forge(t, &b, pid, tid);
+    let text = fs::read_to_string(journal(t, &b)).unwrap();
+    let (was, is) =
+        (format!("\"start_time\":{start}"), format!("\"start_time\":{}", start_time(tid)));
+    if t.flavour == Flavour::Corten {
+        assert!(text.contains(&was), "{was} stands in {text}");
+    }
+    fs::write(journal(t, &b), text.replace(&was, &is)).unwrap();
+    t.kill(&b.id, "TERM").fails();
+    t.force(&b.id).ok();
+    t.nothing_left(&b);
+    drop(end);
+    thread.join().unwrap();
+}
+
+/// Field 22 of /proc/PID/stat, in clock ticks.
+fn start_time(pid: i32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let (_, rest) = stat.rsplit_once(") ").unwrap();
+    rest.split(' ').nth(19).unwrap().parse().unwrap()
 }
 
 /// After a reboot every recorded process is gone, whatever pid it had.
