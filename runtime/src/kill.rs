@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::error::{Doing, Error, Result};
-use crate::state::{Process, State, Status};
+use crate::state::{State, Status};
 use crate::sys::process::{pidfd_open, pidfd_send_signal};
 
 /// How long killed processes may take to end.
@@ -28,8 +28,7 @@ pub fn init_pidfd(state: &State) -> Result<Option<OwnedFd>> {
         other => other.doing(|| format!("pidfd_open {}", init.pid))?,
     };
     // The pid may have been reused between the two look-ups; the handle can't be any more.
-    let still = Process::of(init.pid()).is_ok_and(|now| now == init);
-    Ok(still.then_some(pidfd))
+    Ok(init.is_there().then_some(pidfd))
 }
 
 /// Sends `signal` to the container's init, or with `all` to every process in its cgroup.

@@ -2,8 +2,8 @@
 //!
 //! [`State`] is the journal: written before each resource exists, so that `delete` always knows
 //! what to look for, wherever the runtime was killed. [`State::status`] never trusts it alone: a
-//! container lives when the process with the recorded pid *and* start time lives in the recorded
-//! boot, and it is `created` until the kernel says that this process has executed something
+//! container lives when the process with the recorded pid, start time *and* number lives in the
+//! recorded boot, and it is `created` until the kernel says that this process has executed something
 //! (`PF_FORKNOEXEC`; the init is a clone without exec until `start`). So a reused pid, a reboot or
 //! a runtime that was killed half-way can't make the answer wrong.
 
@@ -12,17 +12,23 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+use nix::sys::stat::fstat;
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::{self, Cgroup};
 use crate::error::{Doing, Error, Result};
+use crate::sys;
+use crate::sys::process::pidfd_open;
 
 /// The version of the journal's format; a file with another one is not understood.
 pub const FORMAT: u32 = 1;
 
 /// `PF_FORKNOEXEC` of `/proc/<pid>/stat`: forked but did not exec. ps(1), PROCESS FLAGS, 1.
 const PF_FORKNOEXEC: u64 = 0x40;
+/// The file system of pidfds since Linux 6.9 (linux/magic.h).
+const PID_FS_MAGIC: u64 = 0x5049_4446;
 
 /// A container's status (runtime-spec, runtime.md, State), and `paused`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,13 +58,18 @@ impl std::fmt::Display for Status {
     }
 }
 
-/// A process that can't be mistaken for another one: its pid and when it started.
+/// A process that can't be mistaken for another one: its pid, when it started, and its number in the
+/// kernel's own file system for processes. Without that number (before Linux 6.9) another process can
+/// be taken for it that got the same pid within the same tick of 10 ms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
     /// The pid in the runtime's pid namespace.
     pub pid: i32,
     /// Clock ticks after boot (`/proc/<pid>/stat`, field 22).
     pub start_time: u64,
+    /// Inode of its pidfd: never used twice in one boot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inode: Option<u64>,
 }
 
 /// One container's journal, `state.json` in its directory.
@@ -128,9 +139,7 @@ impl State {
     /// before it closes a descriptor for it, and keeps the note until somebody has waited.
     pub fn has_died_early(&self) -> bool {
         self.init.is_some_and(|init| {
-            Stat::of(init.pid()).is_ok_and(|stat| {
-                stat.start_time == init.start_time && stat.flags & PF_FORKNOEXEC != 0
-            })
+            Stat::of(init.pid()).is_ok_and(|stat| init.is(&stat) && stat.flags & PF_FORKNOEXEC != 0)
         })
     }
 
@@ -146,8 +155,7 @@ impl State {
             return None;
         }
         let stat = Stat::of(Pid::from_raw(init.pid)).ok()?;
-        let same = stat.start_time == init.start_time;
-        (same && !matches!(stat.state, 'Z' | 'X' | 'x')).then_some(stat)
+        (init.is(&stat) && !matches!(stat.state, 'Z' | 'X' | 'x')).then_some(stat)
     }
 
     fn same_boot(&self) -> bool {
@@ -240,13 +248,40 @@ impl Process {
     /// # Errors
     /// When it is gone.
     pub fn of(pid: Pid) -> Result<Self> {
-        Ok(Self { pid: pid.as_raw(), start_time: Stat::of(pid)?.start_time })
+        let start_time = Stat::of(pid)?.start_time;
+        Ok(Self { pid: pid.as_raw(), start_time, inode: inode_of(pid).ok().flatten() })
+    }
+
+    /// Whether it is still there, if only as a zombie.
+    pub fn is_there(&self) -> bool {
+        Stat::of(self.pid()).is_ok_and(|now| self.is(&now))
+    }
+
+    /// Whether it is this process that has the pid now; `now` was read just before.
+    fn is(&self, now: &Stat) -> bool {
+        now.start_time == self.start_time
+            && match (self.inode, inode_of(self.pid())) {
+                (Some(inode), Ok(Some(now))) => inode == now,
+                (Some(_), Err(Errno::ESRCH)) => false,
+                // Not recorded, or not to be had: its start must do.
+                _ => true,
+            }
     }
 
     /// The pid as nix's type.
     pub fn pid(&self) -> Pid {
         Pid::from_raw(self.pid)
     }
+}
+
+/// The number of the process that has the pid now; none before Linux 6.9, where all pidfds have the
+/// same.
+fn inode_of(pid: Pid) -> nix::Result<Option<u64>> {
+    let pidfd = pidfd_open(pid)?;
+    if sys::fs::statfs(&pidfd)?.magic != PID_FS_MAGIC {
+        return Ok(None);
+    }
+    Ok(Some(fstat(&pidfd)?.st_ino))
 }
 
 /// This boot's id.

@@ -183,7 +183,7 @@ impl Init {
 fn handle(init: Process) -> Option<(Process, OwnedFd)> {
     let pidfd = pidfd_open(init.pid()).ok()?;
     // The pid may be another process's by now; that of the handle can't change any more.
-    Process::of(init.pid()).is_ok_and(|now| now == init).then_some((init, pidfd))
+    init.is_there().then_some((init, pidfd))
 }
 
 /// The kernel says 0 for every exit to those who may not look.
@@ -255,7 +255,7 @@ mod tests {
         assert_eq!(init.exit().status, 137);
         waitpid(pid, None).unwrap();
         // Another process with the same pid would not have its start time.
-        let other = Process { pid: Pid::this().as_raw(), start_time: 1 };
+        let other = Process { pid: Pid::this().as_raw(), start_time: 1, inode: None };
         assert!(handle(other).is_none());
     }
 

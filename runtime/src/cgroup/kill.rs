@@ -110,9 +110,8 @@ impl Cgroup {
             for &pid in batch {
                 match pidfd_open(pid) {
                     Ok(fd) => opened.push((pid, fd)),
+                    // Gone, or a thread of a threaded group: its process is listed elsewhere.
                     Err(Errno::ESRCH) => {}
-                    // A thread of a threaded group: its process is listed elsewhere.
-                    Err(Errno::EINVAL | Errno::ENOENT) => {}
                     Err(errno) => return Err(errno).doing(|| format!("open process {pid}")),
                 }
             }

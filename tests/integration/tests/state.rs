@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         reused_pid_is_stopped,
         reused_pid_is_never_signalled,
         reused_pid_may_be_a_threads,
+        reused_pid_within_a_tick,
         another_boot_is_stopped,
         files_are_private,
         root_is_made_private,
@@ -316,6 +317,25 @@ fn reused_pid_may_be_a_threads(t: &Test) {
     t.nothing_left(&b);
     drop(end);
     thread.join().unwrap();
+}
+
+/// Pid and start time are another process's too: the kernel's number of it tells (Linux 6.9).
+fn reused_pid_within_a_tick(t: &Test) {
+    t.skip_on_peers("go by pid and start time");
+    let mut b = t.bundle();
+    let pid = t.sleeper(&mut b);
+    let text = fs::read_to_string(journal(t, &b)).unwrap();
+    let journal_of: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let Some(inode) = journal_of["init"]["inode"].as_u64() else {
+        t.skip("no numbers of processes before Linux 6.9")
+    };
+    let other = text.replace(&format!("\"inode\":{inode}"), &format!("\"inode\":{}", inode + 1));
+    fs::write(journal(t, &b), other).unwrap();
+    assert_eq!(t.status(&b.id), "stopped");
+    t.kill(&b.id, "KILL").fails();
+    fs::write(journal(t, &b), text).unwrap();
+    assert_eq!(t.pid(&b.id), pid, "it was not signalled");
+    assert_eq!(t.status(&b.id), "running");
 }
 
 /// Field 22 of /proc/PID/stat, in clock ticks.
