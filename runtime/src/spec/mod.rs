@@ -133,6 +133,15 @@ struct Mistake {
 }
 
 impl Mistake {
+    /// In one line, whatever the file has there.
+    fn new(path: &str, why: &str) -> Self {
+        let plain = |letter: char| match letter.is_control() {
+            true => letter.escape_default().to_string(),
+            false => letter.to_string(),
+        };
+        Self { path: path.chars().map(plain).collect(), why: why.chars().map(plain).collect() }
+    }
+
     fn in_config(self) -> Error {
         Error::config(self.path, self.why)
     }
@@ -163,12 +172,10 @@ fn understand<T: DeserializeOwned>(bytes: &[u8], kind: Kind, lost: Lost) -> Resu
 fn by_tree<T: DeserializeOwned>(bytes: &[u8], kind: Kind, lost: Lost) -> Result<T, Mistake> {
     let mut tree: Value = serde_json::from_slice(bytes).map_err(|error| misspelt(&error))?;
     lenient::forgive(&mut tree, kind, lost);
-    let named = |path: String| if path.is_empty() { kind.name().to_owned() } else { path };
+    let named =
+        |path: &str, why: &str| Mistake::new(if path.is_empty() { kind.name() } else { path }, why);
     if let Some(path) = path_of_nul(&tree) {
-        return Err(Mistake {
-            path: named(path),
-            why: "a string contains a NUL character".to_owned(),
-        });
+        return Err(named(&path, "a string contains a NUL character"));
     }
     // As text again, so that only one deserializer is compiled for each type.
     let text = serde_json::to_vec(&tree).map_err(|error| misspelt(&error))?;
@@ -176,7 +183,7 @@ fn by_tree<T: DeserializeOwned>(bytes: &[u8], kind: Kind, lost: Lost) -> Result<
         let why = misspelt(&error).why;
         // The text is one line, and a column is the number of bytes before it.
         let path = place::path_at(&text, error.column(), why.starts_with("missing field"));
-        Mistake { path: named(path), why }
+        named(&path, &why)
     })
 }
 
@@ -185,8 +192,8 @@ fn misspelt(error: &serde_json::Error) -> Mistake {
     let (line, column) = (error.line(), error.column());
     let text = error.to_string();
     let place = format!(" at line {line} column {column}");
-    let why = text.strip_suffix(&place).unwrap_or(&text).to_owned();
-    Mistake { path: format!("line {line} column {column}"), why }
+    let why = text.strip_suffix(&place).unwrap_or(&text);
+    Mistake::new(&format!("line {line} column {column}"), why)
 }
 
 /// Whether NUL may be in a string: it can be written only as this escape.

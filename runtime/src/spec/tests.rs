@@ -39,6 +39,9 @@ fn a_wrong_type_is_told_by_its_path() {
          `SCMP_ACT_KILL`, `SCMP_ACT_KILL_THREAD`, `SCMP_ACT_KILL_PROCESS`, `SCMP_ACT_TRAP`, \
          `SCMP_ACT_ERRNO`, `SCMP_ACT_NOTIFY`, `SCMP_ACT_TRACE`, `SCMP_ACT_LOG`, `SCMP_ACT_ALLOW`"
     );
+    let in_one_line =
+        refused(|tree| tree["linux"]["seccomp"]["defaultAction"] = json!("X\n\u{7f}é"));
+    assert!(in_one_line.contains(r"unknown variant `X\n\u{7f}é`, expected"), "{in_one_line}");
     let out_of_range = refused(|tree| tree["process"]["user"]["uid"] = json!(4_294_967_296_u64));
     assert!(out_of_range.starts_with("config.json: process.user.uid: "), "{out_of_range}");
     assert!(refused(|tree| *tree = json!([])).starts_with("config.json: "));
