@@ -31,6 +31,7 @@ pub fn all(targets: &[super::shared::Target]) {
         let mut files: Vec<_> =
             fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path()).collect();
         files.sort();
+        known(name);
         assert!(!files.is_empty(), "{name} has no corpus");
         let corpus: Vec<Vec<u8>> = files.iter().map(|file| fs::read(file).unwrap()).collect();
         for (file, input) in files.iter().zip(&corpus) {
@@ -46,6 +47,15 @@ pub fn all(targets: &[super::shared::Target]) {
             run(&format!("{name}, mutation {seed}"), *target, &input);
         }
     }
+}
+
+/// A target is in the table of fuzz/README.md, and a program for cargo-fuzz.
+fn known(name: &str) {
+    let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz");
+    let has = |file: &str, text: &str| fs::read_to_string(fuzz.join(file)).unwrap().contains(text);
+    assert!(has("README.md", &format!("\n| `{name}` | ")), "{name} is not in fuzz/README.md");
+    assert!(has("Cargo.toml", &format!("path = \"fuzz_targets/{name}.rs\"")), "{name}");
+    assert!(has(&format!("fuzz_targets/{name}.rs"), &format!("::{name});")), "{name}");
 }
 
 /// A panic is told with the input that it was for.
