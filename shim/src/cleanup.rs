@@ -37,12 +37,10 @@ use nix::unistd::geteuid;
 
 use crate::bootstrap::{ADDRESS, group_among, print, socket};
 use crate::cli::Args;
-use crate::exits::{self, Exit};
+use crate::exits::{self, Exit, KILLED};
 use crate::mounts::unmount_all;
 use crate::options::Options;
 
-/// What containerd calls the end of a container that nobody knows: SIGKILL's.
-const UNKNOWN: u32 = 137;
 /// The file in the bundle with the init's pid, which the shim writes at Create.
 const PID_FILE: &str = "init.pid";
 /// Where the container's root file system is mounted.
@@ -173,7 +171,7 @@ impl Init {
             .and_then(|(init, pidfd)| zombie(*init).or_else(|| told_exit_of(pidfd).ok().flatten()));
         Exit {
             pid: u32::try_from(self.pid).unwrap_or_default(),
-            status: known.and_then(|exit| u32::try_from(exit.status()).ok()).unwrap_or(UNKNOWN),
+            status: known.and_then(|exit| u32::try_from(exit.status()).ok()).unwrap_or(KILLED),
             exited_at: SystemTime::now(),
         }
     }
@@ -241,7 +239,7 @@ mod tests {
         assert_eq!(i64::from(init.exit().pid), i64::from(pid.as_raw()));
         let (_, pidfd) = init.handle.as_ref().unwrap();
         // A kernel before 6.15 can't tell.
-        let expected = if told_exit_of(pidfd).is_ok() { 3 } else { UNKNOWN };
+        let expected = if told_exit_of(pidfd).is_ok() { 3 } else { KILLED };
         assert_eq!(init.exit().status, expected);
     }
 
@@ -265,7 +263,7 @@ mod tests {
         let bundle = dir.path().join("bundle");
         for _ in 0..2 {
             let exit = clean_up(&bundle, "corten-test-none", "none").unwrap();
-            assert_eq!((exit.pid, exit.status), (0, UNKNOWN));
+            assert_eq!((exit.pid, exit.status), (0, KILLED));
             fs::create_dir_all(&bundle).unwrap();
         }
     }

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use containerd_shim_protos::api;
 use corten::cgroup::Record;
 use serde::{Deserialize, Serialize};
 
-use crate::exits::Exit;
+use crate::exits::{Exit, KILLED};
 use crate::io::Io;
 use crate::oom;
 use crate::poll::Watched;
@@ -78,6 +78,8 @@ pub struct Process {
     pub pidfd: Option<Watched<OwnedFd>>,
     /// Its streams, until they are drained.
     pub io: Option<Io>,
+    /// CloseIO was called, perhaps before there were streams.
+    pub stdin_closed: bool,
     /// How it ended. With a phase other than [`Phase::Stopped`], nobody was told yet.
     pub exit: Option<Exit>,
     /// Who waits for its end, and until when they listen.
@@ -98,11 +100,17 @@ impl Process {
             pid: 0,
             pidfd: None,
             io: None,
+            stdin_closed: false,
             exit: None,
             waiters: Vec::new(),
             spec: None,
             deletion: None,
         }
+    }
+
+    /// How it ended; of one whose end nobody saw it is said that it was killed, now.
+    pub fn exit_or_killed(&self) -> Exit {
+        self.exit.unwrap_or_else(|| Exit { pid: 0, status: KILLED, exited_at: SystemTime::now() })
     }
 
     /// Whether its process exists or is about to, as far as anyone was told.

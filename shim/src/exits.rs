@@ -15,6 +15,9 @@ use serde::{Deserialize, Serialize};
 const INIT: &str = "exit.json";
 const EXECS: &str = "exits";
 
+/// What is said of a process whose end nobody saw, by containerd itself too: SIGKILL's status.
+pub const KILLED: u32 = 137;
+
 /// How a process ended, and when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exit {

@@ -81,13 +81,7 @@ fn run(args: Args, env: Environment, ready: &mut Ready) -> Result<()> {
     };
     log::to_fifo(args.level)?;
     let socket = socket::path_of_listener(&listener)?;
-    let config = Config {
-        id: args.id,
-        namespace: args.namespace,
-        ttrpc_address: env.ttrpc_address,
-        grpc_address: args.address,
-        listener,
-    };
+    let config = Config { namespace: args.namespace, ttrpc_address: env.ttrpc_address, listener };
     // The loop has let go of the listener: a socket without one would be in the way.
     server::run(config, ready).inspect_err(|_| socket::remove_dead(&socket).unwrap_or_default())
 }

@@ -11,13 +11,13 @@
 //! ours no sooner than the worker's end.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use corten::error::{Doing, Result};
 use corten::sys::wait;
-use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -36,21 +36,17 @@ use crate::worker::{Failure, Worker};
 /// What the shim was started with. Its working directory is the first container's bundle.
 #[derive(Debug)]
 pub struct Config {
-    /// The id of the container that it was started for, which need not be the group's.
-    pub id: String,
     /// containerd's namespace.
     pub namespace: String,
     /// Where containerd receives events; empty for nowhere.
     pub ttrpc_address: String,
-    /// containerd's GRPC socket, for programs that we start.
-    pub grpc_address: String,
     /// The listening socket.
     pub listener: OwnedFd,
 }
 
 /// How long undelivered events and unread answers may hold up the end.
 const FAREWELL: Duration = Duration::from_secs(5);
-/// How long a shim without containers waits for one, or for a Shutdown.
+/// How long a shim without containers and connections waits for either, or for a Shutdown.
 const LINGER: Duration = Duration::from_secs(10);
 /// The same, once its bundle is gone: whoever was answered last may have a question more.
 const HURRY: Duration = Duration::from_secs(1);
@@ -155,7 +151,8 @@ pub struct Shim {
     /// When it is to leave at the latest; set once it was asked to.
     pub leaving: Option<Instant>,
     clients: BTreeMap<u64, Connection>,
-    listener: Listener,
+    /// None once it leaves: whoever comes then needs another shim.
+    listener: Option<Listener>,
     signals: Watched<SignalFd>,
     alarms: BTreeSet<(Instant, Alarm)>,
     last_number: u64,
@@ -172,7 +169,7 @@ pub fn run(config: Config, ready: &mut Ready) -> Result<()> {
     while !shim.is_done() {
         shim.turn()?;
     }
-    shim.farewell();
+    tracing::info!("left");
     Ok(())
 }
 
@@ -216,7 +213,7 @@ impl Shim {
             strangers: BTreeSet::new(),
             leaving: None,
             clients: BTreeMap::new(),
-            listener,
+            listener: Some(listener),
             signals,
             alarms: BTreeSet::new(),
             last_number: 0,
@@ -251,7 +248,7 @@ impl Shim {
         let deadlines = [
             self.alarms.first().map(|(at, _)| *at),
             self.publisher.deadline(),
-            self.listener.deadline(),
+            self.listener.as_ref().and_then(Listener::deadline),
             self.leaving,
             self.next_io_deadline(),
         ];
@@ -290,7 +287,9 @@ impl Shim {
     fn pass_time(&mut self) {
         let now = Instant::now();
         self.publisher.tick(now);
-        self.listener.tick(now);
+        if let Some(listener) = &mut self.listener {
+            listener.tick(now);
+        }
         self.tick_io(now);
         while let Some((at, alarm)) = self.alarms.first().copied().filter(|(at, _)| *at <= now) {
             self.alarms.remove(&(at, alarm));
@@ -304,7 +303,8 @@ impl Shim {
     }
 
     fn greet(&mut self) {
-        for socket in self.listener.turn() {
+        let Some(listener) = &mut self.listener else { return };
+        for socket in listener.turn() {
             let number = self.number();
             match Connection::new(socket, &self.poller, Source::Client(number).token()) {
                 Ok(connection) => {
@@ -326,13 +326,20 @@ impl Shim {
             Err(_) => {
                 self.clients.remove(&number);
                 self.forget_client(number);
+                self.maybe_lonely();
             }
         }
     }
 
-    /// Answers a call, if its client is still there.
-    pub fn answer(&mut self, reply: Reply, answer: std::result::Result<Vec<u8>, Status>) {
-        if let Some(connection) = self.clients.get_mut(&reply.client) {
+    /// Answers a call, if somebody waits for it and is still there.
+    pub fn answer(
+        &mut self,
+        reply: impl Into<Option<Reply>>,
+        answer: std::result::Result<Vec<u8>, Status>,
+    ) {
+        if let Some(reply) = reply.into()
+            && let Some(connection) = self.clients.get_mut(&reply.client)
+        {
             connection.reply(reply.stream, answer);
         }
     }
@@ -393,18 +400,29 @@ impl Shim {
             .map(|(_, process)| Source::Process(process.number))
     }
 
-    /// Leaves soon: as soon as everything is told, at the latest after [`FAREWELL`].
+    /// Leaves soon: as soon as everything is told, at the latest after [`FAREWELL`]. Who is connected
+    /// is served until then; the next `start` finds nobody here and makes a new shim.
     pub fn leave(&mut self) {
-        self.leaving.get_or_insert(Instant::now() + FAREWELL);
+        if self.leaving.is_some() {
+            return;
+        }
+        self.leaving = Some(Instant::now() + FAREWELL);
+        // Those who were told our address.
+        self.greet();
+        match std::fs::remove_file(&self.socket) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                tracing::warn!("remove {}: {error}", self.socket.display());
+            }
+            _ => {}
+        }
+        self.listener = None;
     }
 
     /// Starts to wait for a reason to stay.
     pub fn maybe_lonely(&mut self) {
         if self.containers.is_empty() {
-            // Without the bundle that we were started in, nobody will ask for its container either.
-            let wanted = std::env::current_dir().is_ok();
             self.clear_alarm(Alarm::Lonely);
-            self.set_alarm(Alarm::Lonely, if wanted { LINGER } else { HURRY });
+            self.set_alarm(Alarm::Lonely, if is_wanted() { LINGER } else { HURRY });
         }
     }
 
@@ -412,7 +430,8 @@ impl Shim {
         if !self.containers.is_empty() {
             return;
         }
-        if !self.workers.is_empty() {
+        // Whoever is connected may be about to ask, and is waited for as long as there is a bundle.
+        if !self.workers.is_empty() || (!self.clients.is_empty() && is_wanted()) {
             return self.maybe_lonely();
         }
         tracing::info!("no container is left, and nobody has asked for one: leaving");
@@ -426,14 +445,9 @@ impl Shim {
             && self.clients.values().all(|connection| connection.queued() == 0);
         self.leaving.is_some_and(|at| told || at <= Instant::now())
     }
+}
 
-    fn farewell(&self) {
-        match std::fs::remove_file(&self.socket) {
-            Err(error) if error.raw_os_error() != Some(Errno::ENOENT as i32) => {
-                tracing::warn!("remove {}: {error}", self.socket.display());
-            }
-            _ => {}
-        }
-        tracing::info!("left");
-    }
+/// Without the bundle that we were started in, nobody will ask for its container either.
+fn is_wanted() -> bool {
+    std::env::current_dir().is_ok()
 }

@@ -69,7 +69,7 @@ impl Shim {
             },
         );
         let then = Then::Created(Box::new(event));
-        let job = Job { id: id.clone(), exec_id: String::new(), reply: Some(reply), then };
+        let job = Job::of_init(&id, Some(reply), then);
         self.begin(job, verb, timeout).inspect_err(|_| self.gone(&id))
     }
 
@@ -91,10 +91,7 @@ impl Shim {
         });
         let created = answer.is_ok();
         let waited = reply.is_some();
-        if let Some(reply) = reply {
-            let answer = answer.map_err(|status| runtime_failed("create", status));
-            self.answer(reply, answer);
-        }
+        self.answer(reply, answer.map_err(|status| runtime_failed("create", status)));
         if !created {
             self.gone(id);
         } else if waited {
@@ -127,7 +124,11 @@ impl Shim {
         let token = Source::Process(process.number).token();
         process.pidfd = Some(poller.watch(pidfd, token, Interest::Read)?);
         let token = Source::Io(process.number).token();
-        process.io = Some(Io::adopt(&born.wires, fds.collect(), &poller, token)?);
+        let mut io = Io::adopt(&born.wires, fds.collect(), &poller, token)?;
+        if process.stdin_closed {
+            io.close_stdin();
+        }
+        process.io = Some(io);
         Ok(())
     }
 

@@ -5,24 +5,20 @@
 //! still holds them. A worker deletes the container and unmounts its root file system. The answer
 //! comes when nothing is left.
 
-use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use containerd_shim_protos::api::{DeleteRequest, DeleteResponse};
 use containerd_shim_protos::events::task::TaskDelete;
 use protobuf::MessageField;
 
 use super::exit::timestamp;
-use super::{Answer, Job, Then, failed, limit, no_container, write};
+use super::{Answer, DELETE, Job, Then, failed, limit, no_container, write};
 use crate::container::{Deletion, Phase, Process, Reply};
 use crate::events::Event;
-use crate::exits::{self, Exit};
+use crate::exits;
 use crate::server::{Alarm, Shim};
 use crate::transport::{Code, Status};
 use crate::worker::Verb;
-
-/// What is said of a process whose end nobody saw.
-const KILLED: u32 = 137;
 
 impl Shim {
     pub(super) fn delete(
@@ -53,17 +49,13 @@ impl Shim {
             deletion.waiting.push(reply);
             if let Some(worker) = hanging {
                 deletion.timeout = timeout;
-                let verb = Verb::Delete { rootfs: PathBuf::new() };
-                self.set_alarm(Alarm::Worker(worker), limit(&verb, timeout));
+                self.set_alarm(Alarm::Worker(worker), limit(DELETE, timeout));
             }
             return Ok(());
         }
         process.deletion = Some(Deletion { waiting: vec![reply], timeout });
         if creating {
-            // Without a create it was one that could not be taken back.
-            if !self.abort(id, "deleted while it was being created") {
-                self.take_back(id);
-            }
+            self.end(id, "deleted while it was being created");
         } else {
             if let Some(io) = &mut process.io {
                 io.drain();
@@ -73,13 +65,13 @@ impl Shim {
         Ok(())
     }
 
-    /// The worker of a deletion that was given up, if it has not ended since: the next deletion waits
-    /// for its end, at most as long as its caller does.
+    /// The worker of a deletion or of a create that was given up, if it has not ended since: the next
+    /// deletion waits for its end, at most as long as its caller does.
     fn hanging_delete(&self, id: &str) -> Option<u64> {
         let mut workers = self.workers.iter().filter(|(_, working)| working.gave_up.is_some());
         let found = workers.find(|(_, working)| {
             let job = working.job.as_ref().filter(|job| job.id == id);
-            job.is_some_and(|job| matches!(job.then, Then::Deleted))
+            job.is_some_and(|job| matches!(job.then, Then::Deleted | Then::Created(_)))
         });
         found.map(|(number, _)| *number)
     }
@@ -115,8 +107,7 @@ impl Shim {
         let Some(container) = self.containers.get(id) else { return };
         let verb = Verb::Delete { rootfs: container.bundle.join("rootfs") };
         let timeout = container.init.deletion.as_ref().and_then(|deletion| deletion.timeout);
-        let job =
-            Job { id: id.to_owned(), exec_id: String::new(), reply: None, then: Then::Deleted };
+        let job = Job::of_init(id, None, Then::Deleted);
         if let Err(status) = self.begin(job, verb, timeout) {
             self.deleted(id, Err(status));
         }
@@ -154,8 +145,7 @@ impl Shim {
         }
         let Some(container) = self.containers.get(id) else { return };
         let init = &container.init;
-        let exit =
-            init.exit.unwrap_or(Exit { pid: 0, status: KILLED, exited_at: SystemTime::now() });
+        let exit = init.exit_or_killed();
         if init.phase != Phase::Creating && !self.is_told_by_containerd() {
             self.publisher.publish(&Event::Delete(TaskDelete {
                 container_id: id.to_owned(),
@@ -239,7 +229,7 @@ impl Shim {
 }
 
 fn delete_response(process: &Process) -> DeleteResponse {
-    let exit = process.exit.unwrap_or(Exit { pid: 0, status: 0, exited_at: SystemTime::now() });
+    let exit = process.exit_or_killed();
     DeleteResponse {
         pid: process.pid.cast_unsigned(),
         exit_status: exit.status,

@@ -34,7 +34,13 @@ impl Shim {
         let Some(pidfd) = &mut process.pidfd else { return };
         let status = match wait::ended(&*pidfd) {
             Ok(Some(exit)) => exit.status().cast_unsigned(),
-            Ok(None) | Err(Errno::EINTR) => return,
+            Err(Errno::EINTR) => return,
+            Ok(None) => {
+                // A zombie that somebody traces is not told to us before its tracer lets go of it:
+                // then comes a SIGCHLD.
+                let _in_the_set = pidfd.want(Interest::Off);
+                return;
+            }
             Err(_) => {
                 // It becomes our child when its worker, its parent, has ended.
                 let _in_the_set = pidfd.want(Interest::Off);
@@ -135,7 +141,7 @@ impl Shim {
         }
     }
 
-    /// Tells as many OOM kills as there were since the last time.
+    /// Tells of OOM kills since the last time: once, however many processes they ended.
     pub fn tell_oom(&mut self, init: u64) {
         let Some((id, _)) = self.names.get(&init).cloned() else { return };
         let Some(container) = self.containers.get_mut(&id) else { return };
@@ -144,8 +150,8 @@ impl Shim {
             tracing::warn!("count the OOM kills of container {id}: {error}");
             0
         });
-        for _ in 0..count {
-            let event = TaskOOM { container_id: id.clone(), ..Default::default() };
+        if count > 0 {
+            let event = TaskOOM { container_id: id, ..Default::default() };
             self.publisher.publish(&Event::Oom(event));
         }
     }
@@ -162,8 +168,7 @@ impl Shim {
 
     /// Kills every process of a container; nobody waits for it.
     pub(super) fn kill_everything(&mut self, id: &str) {
-        let job =
-            Job { id: id.to_owned(), exec_id: String::new(), reply: None, then: Then::Answer };
+        let job = Job::of_init(id, None, Then::Answer);
         let verb = Verb::Kill { signal: libc::SIGKILL, all: true };
         if let Err(status) = self.begin(job, verb, None) {
             tracing::warn!("kill the processes of container {id}: {status}");

@@ -7,9 +7,9 @@ use corten::cgroup::Cgroup;
 use corten::sys::process::pidfd_send_signal;
 use nix::errno::Errno;
 
-use super::{Answer, Job, Then, failed};
+use super::{Answer, DELETE, Job, Then, failed, limit};
 use crate::container::{Phase, Reply};
-use crate::server::Shim;
+use crate::server::{Alarm, Shim};
 use crate::transport::{Code, Status};
 use crate::worker::Verb;
 
@@ -32,7 +32,7 @@ impl Shim {
         let process = container.process(exec_id)?;
         match process.phase {
             Phase::Creating if signal == libc::SIGKILL => {
-                self.abort(id, "killed while it was being created");
+                self.end(id, "killed while it was being created");
                 return Ok(Some(Vec::new()));
             }
             Phase::Creating => return Err(failed(format!("container {id} is being created"))),
@@ -42,12 +42,7 @@ impl Shim {
         let is_init = exec_id.is_empty();
         let everyone = signal == libc::SIGKILL && !container.own_pid_namespace;
         if is_init && (request.all || (everyone && process.exit.is_none())) {
-            let job = Job {
-                id: id.clone(),
-                exec_id: String::new(),
-                reply: Some(reply),
-                then: Then::Answer,
-            };
+            let job = Job::of_init(id, Some(reply), Then::Answer);
             self.begin(job, Verb::Kill { signal, all: true }, timeout)?;
             return Ok(None);
         }
@@ -80,16 +75,20 @@ impl Shim {
     /// Ends a create that is under way; the end of its worker takes back what it made. False when
     /// there is none.
     pub(super) fn abort(&mut self, id: &str, why: &str) -> bool {
-        let creating = self.workers.values_mut().find_map(|working| {
+        let creating = self.workers.iter_mut().find_map(|(number, working)| {
             let job = working.job.as_mut().filter(|job| job.id == id)?;
             matches!(job.then, Then::Created(_)).then(|| {
                 working.worker.kill();
-                job.reply.take()
+                (*number, job.reply.take())
             })
         });
-        if let Some(Some(reply)) = creating {
-            self.answer(reply, Err(Status::new(Code::Aborted, format!("container {id}: {why}"))));
-        }
-        creating.is_some()
+        let Some((worker, reply)) = creating else { return false };
+        self.answer(reply, Err(Status::new(Code::Aborted, format!("container {id}: {why}"))));
+        // One that can't end now holds up a deletion no longer than a deletion may take.
+        let deletion = self.containers.get(id).and_then(|it| it.init.deletion.as_ref());
+        let timeout = deletion.and_then(|deletion| deletion.timeout);
+        self.clear_alarm(Alarm::Worker(worker));
+        self.set_alarm(Alarm::Worker(worker), limit(DELETE, timeout));
+        true
     }
 }

@@ -31,8 +31,9 @@ impl Shim {
     }
 
     /// Ends a container however far it has come.
-    fn end(&mut self, id: &str, why: &str) {
+    pub(super) fn end(&mut self, id: &str, why: &str) {
         if !self.abort(id, why) {
+            // Without a create it was one that could not be taken back.
             self.take_back(id);
         }
     }
@@ -51,16 +52,37 @@ impl Shim {
             return;
         }
         self.watch_bundles();
-        let gone = |bundle: &Path| !bundle.exists();
         let orphans: Vec<String> = self
             .containers
             .iter()
-            .filter(|(_, container)| gone(&container.bundle) && container.init.deletion.is_none())
+            .filter(|(_, container)| {
+                is_gone(&container.bundle) && container.init.deletion.is_none()
+            })
             .map(|(id, _)| id.clone())
             .collect();
         for id in orphans {
             tracing::warn!("the bundle of container {id} is gone: deleting the container");
             self.end(&id, "its bundle is gone");
         }
+    }
+}
+
+/// A bundle that can't be looked at now (`EIO`, `ESTALE`, `EACCES`) may be there.
+fn is_gone(bundle: &Path) -> bool {
+    matches!(bundle.try_exists(), Ok(false))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bundle_that_can_not_be_looked_at_is_not_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(!is_gone(dir.path()));
+        let (gone, endless) = (dir.path().join("gone"), dir.path().join("endless"));
+        assert!(is_gone(&gone));
+        std::os::unix::fs::symlink(&endless, &endless).unwrap();
+        assert!(!endless.exists() && !is_gone(&endless), "ELOOP");
     }
 }

@@ -27,7 +27,7 @@ impl Shim {
         if container.pausing || container.is_paused() {
             return Err(failed(format!("cannot pause container {id}: it is paused")));
         }
-        self.begin(job(id, reply, Then::Paused), Verb::Pause, timeout)?;
+        self.begin(Job::of_init(id, Some(reply), Then::Paused), Verb::Pause, timeout)?;
         self.container_mut(id)?.pausing = true;
         Ok(())
     }
@@ -40,9 +40,7 @@ impl Shim {
             let event = TaskPaused { container_id: id.to_owned(), ..Default::default() };
             self.publisher.publish(&Event::Paused(event));
         }
-        if let Some(reply) = reply {
-            self.answer(reply, result.map(|()| Vec::new()));
-        }
+        self.answer(reply, result.map(|()| Vec::new()));
     }
 
     pub(super) fn resume(
@@ -55,7 +53,7 @@ impl Shim {
         if !self.container(id)?.is_paused() {
             return Err(failed(format!("cannot resume container {id}: it is not paused")));
         }
-        self.begin(job(id, reply, Then::Resumed), Verb::Resume, timeout)
+        self.begin(Job::of_init(id, Some(reply), Then::Resumed), Verb::Resume, timeout)
     }
 
     pub(super) fn resumed(&mut self, id: &str, reply: Option<Reply>, result: Answer<()>) {
@@ -63,9 +61,7 @@ impl Shim {
             let event = TaskResumed { container_id: id.to_owned(), ..Default::default() };
             self.publisher.publish(&Event::Resumed(event));
         }
-        if let Some(reply) = reply {
-            self.answer(reply, result.map(|()| Vec::new()));
-        }
+        self.answer(reply, result.map(|()| Vec::new()));
     }
 
     pub(super) fn update(
@@ -84,10 +80,6 @@ impl Shim {
             request.resources.as_ref().ok_or_else(|| invalid("update: no resources"))?;
         let resources = String::from_utf8(resources.value.clone())
             .map_err(|_| invalid("update: the resources are not UTF-8"))?;
-        self.begin(job(id, reply, Then::Answer), Verb::Update(resources), timeout)
+        self.begin(Job::of_init(id, Some(reply), Then::Answer), Verb::Update(resources), timeout)
     }
-}
-
-fn job(id: &str, reply: Reply, then: Then) -> Job {
-    Job { id: id.to_owned(), exec_id: String::new(), reply: Some(reply), then }
 }

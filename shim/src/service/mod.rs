@@ -50,6 +50,13 @@ pub struct Job {
     pub then: Then,
 }
 
+impl Job {
+    /// One for a container as a whole, or for its init.
+    fn of_init(id: &str, reply: Option<Reply>, then: Then) -> Self {
+        Self { id: id.to_owned(), exec_id: String::new(), reply, then }
+    }
+}
+
 /// What the end of a worker means.
 #[derive(Debug)]
 pub enum Then {
@@ -67,19 +74,21 @@ pub enum Then {
     Answer,
 }
 
-/// How long an operation may take when the caller does not say.
+/// How long a deletion may take when the caller does not say.
+const DELETE: Duration = Duration::from_secs(60);
+
+/// The same for any operation.
 fn patience(verb: &Verb) -> Duration {
-    Duration::from_secs(match verb {
-        Verb::Create(_) | Verb::Start | Verb::Exec(_) => 120,
-        Verb::Delete { .. } => 60,
-        _ => 20,
-    })
+    match verb {
+        Verb::Create(_) | Verb::Start | Verb::Exec(_) => Duration::from_secs(120),
+        Verb::Delete { .. } => DELETE,
+        _ => Duration::from_secs(20),
+    }
 }
 
 /// How long it may take for a caller who says, perhaps: our answer must come before the caller has
 /// stopped listening.
-fn limit(verb: &Verb, timeout: Option<Duration>) -> Duration {
-    let most = patience(verb);
+fn limit(most: Duration, timeout: Option<Duration>) -> Duration {
     timeout.map_or(most, |timeout| most.min(timeout - timeout / 20))
 }
 
@@ -134,7 +143,7 @@ impl Shim {
     /// Has a worker do `verb`, and then `job`.
     fn begin(&mut self, job: Job, verb: Verb, timeout: Option<Duration>) -> Answer<()> {
         let root = self.containers.get(&job.id).map(|container| container.root.clone());
-        let limit = limit(&verb, timeout);
+        let limit = limit(patience(&verb), timeout);
         let task = Task {
             id: job.id.clone(),
             namespace: self.namespace.clone(),
@@ -220,10 +229,12 @@ impl Shim {
         let mut replies = Vec::new();
         if let Some(job) = &mut working.job {
             replies.extend(job.reply.take());
-            if matches!(job.then, Then::Deleted)
+            // Those who wait for a create's end want the container deleted.
+            if matches!(job.then, Then::Deleted | Then::Created(_))
                 && let Some(container) = self.containers.get_mut(&job.id)
+                && let Some(deletion) = &mut container.init.deletion
             {
-                replies.append(&mut container.init.deletion.get_or_insert_default().waiting);
+                replies.append(&mut deletion.waiting);
             }
         }
         for reply in replies {
@@ -262,11 +273,7 @@ impl Shim {
             Then::Paused => self.paused(&job.id, job.reply, result),
             Then::Resumed => self.resumed(&job.id, job.reply, result),
             Then::Deleted => self.deleted(&job.id, result),
-            Then::Answer => {
-                if let Some(reply) = job.reply {
-                    self.answer(reply, result.map(|()| Vec::new()));
-                }
-            }
+            Then::Answer => self.answer(job.reply, result.map(|()| Vec::new())),
         }
     }
 
@@ -281,10 +288,8 @@ impl Shim {
         if !created {
             return self.finish(number, Err(failure));
         }
-        let reply = self.workers.get_mut(&number).and_then(|working| working.job.take());
-        if let Some(reply) = reply.and_then(|job| job.reply) {
-            self.answer(reply, Err(failure.into()));
-        }
+        let job = self.workers.get_mut(&number).and_then(|working| working.job.take());
+        self.answer(job.and_then(|job| job.reply), Err(failure.into()));
         self.take_back(&id);
     }
 }

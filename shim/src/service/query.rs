@@ -59,7 +59,9 @@ impl Shim {
             pids.push(container.init.pid);
         }
         let info = |pid: i32| {
-            let exec = container.execs.iter().find(|(_, exec)| exec.pid == pid);
+            // The pid of one that has ended may be another process's by now.
+            let mut execs = container.execs.iter().filter(|(_, exec)| exec.pidfd.is_some());
+            let exec = execs.find(|(_, exec)| exec.pid == pid);
             let details = exec.map(|(exec_id, _)| ProcessDetails {
                 exec_id: exec_id.clone(),
                 ..Default::default()

@@ -102,9 +102,7 @@ impl Shim {
             }
             (answer, _) => answer,
         };
-        if let Some(reply) = reply {
-            self.answer(reply, answer);
-        }
+        self.answer(reply, answer);
         self.settle(id, exec_id);
     }
 

@@ -26,9 +26,8 @@ impl Shim {
 
     pub(super) fn close_io(&mut self, request: &CloseIORequest) -> Answer<Empty> {
         let process = self.container_mut(&request.id)?.process_mut(&request.exec_id)?;
-        if process.phase == Phase::Added {
-            return Err(failed("process not created"));
-        }
+        // Streams that are still to come are closed when they do.
+        process.stdin_closed = true;
         if let Some(io) = &mut process.io {
             io.close_stdin();
         }
@@ -36,21 +35,23 @@ impl Shim {
     }
 
     /// Moves what can be moved of a process's streams, and goes on with a deletion that waited for
-    /// them.
+    /// them. Without streams it is their logger, which has their token, that wants a turn.
     pub fn move_io(&mut self, number: u64) {
-        let Some((id, exec_id)) = self.names.get(&number).cloned() else {
-            // The streams are gone, but not their logger.
-            return self.tick_loggers();
-        };
-        let Ok(process) = self.container_mut(&id).and_then(|c| c.process_mut(&exec_id)) else {
-            return;
-        };
+        let name = self.names.get(&number).cloned();
+        let process = name.and_then(|(id, exec_id)| {
+            self.containers.get_mut(&id).and_then(|container| container.process_mut(&exec_id).ok())
+        });
+        let Some(process) = process else { return self.tick_loggers() };
+        let has_streams = process.io.is_some();
         if let Some(io) = &mut process.io {
             io.turn();
         }
         let waited_for = process.deletion.is_some() && process.phase != Phase::Creating;
         if waited_for && process.io.as_ref().is_none_or(Io::is_drained) {
             self.drained(number);
+        }
+        if !has_streams {
+            self.tick_loggers();
         }
     }
 

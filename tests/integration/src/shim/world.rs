@@ -21,7 +21,7 @@ use super::stdio::{Fifos, Reader};
 use super::task::{Answer, PATIENCE, TaskClient};
 use super::{Flavour, request, sandbox};
 use crate::bundle::Bundle;
-use crate::managers::{Stop, Verdict, eventually, same};
+use crate::managers::{Stop, Verdict, check, eventually, same};
 
 /// SIGKILL as the task service takes it.
 pub const KILL: u32 = 9;
@@ -159,13 +159,14 @@ impl World {
         }
         let log = Reader::open(&fifo)?;
         let reply = bootstrap::start(self, &bundle.dir, &bundle.id, boot)?;
-        let known = self.shims.borrow().iter().find(|s| s.reply.address == reply.address).cloned();
-        if let Some(shim) = known.filter(|shim| shim.is_alive()) {
+        let client = TaskClient::connect_to(&reply.address)?;
+        let pid = client.connect(&bundle.id)?.shim_pid as i32;
+        // Not by the address: one that leaves may have a successor there.
+        let known = self.shims.borrow().iter().find(|shim| shim.pid == pid).cloned();
+        if let Some(shim) = known {
             shim.ids.borrow_mut().push(bundle.id.clone());
             return Ok(shim);
         }
-        let client = TaskClient::connect_to(&reply.address)?;
-        let pid = client.connect(&bundle.id)?.shim_pid as i32;
         let ids = RefCell::new(vec![bundle.id.clone()]);
         let shim = Rc::new(Shim { reply, client, pid, log, bundle: bundle.dir.clone(), ids });
         self.shims.borrow_mut().push(Rc::clone(&shim));
@@ -253,6 +254,23 @@ impl Shim {
     /// The path of its socket.
     pub fn socket(&self) -> PathBuf {
         PathBuf::from(self.reply.address.strip_prefix("unix://").unwrap_or(&self.reply.address))
+    }
+
+    /// What its process has used of the processor, in seconds.
+    pub fn processor_time(&self) -> Result<f64, Stop> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid))?;
+        let words: Vec<_> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
+        let ticks = |at: usize| words.get(at).and_then(|word| word.parse::<f64>().ok());
+        Ok((ticks(11).ok_or("no time")? + ticks(12).ok_or("no time")?) / 100.0)
+    }
+
+    /// Over this time its process waits, and does next to nothing else.
+    pub fn rests(&self, time: Duration) -> Verdict {
+        let before = self.processor_time()?;
+        std::thread::sleep(time);
+        let used = self.processor_time()? - before;
+        let most = time.as_secs_f64() * 0.3;
+        check(used < most, format!("{used} s of processor time in {time:?}"))
     }
 
     /// Waits for the end of its process.

@@ -21,6 +21,7 @@ pub(crate) const TESTS: &[Case] = shim_tests![
     a_hook_of_create,
     a_hook_of_create_until_the_deadline,
     kill_ends_a_hanging_create,
+    a_create_that_cannot_be_killed,
     a_hook_of_start,
     a_hook_of_delete,
     delete_until_the_deadline,
@@ -150,6 +151,41 @@ fn kill_ends_a_hanging_create(world: &World) -> Verdict {
     let answer = creating.answer();
     check(answer.is_err_and(|refusal| refusal.code.is_some()), "Create fails")?;
     eventually("nothing stays", PATIENCE, || Ok(processes().len() == 1))
+}
+
+/// A create that was to be ended and can't even be killed (here: in a frozen v1 group): whoever waits
+/// for its end by a Delete is told so in time.
+fn a_create_that_cannot_be_killed(world: &World) -> Verdict {
+    world.reference_deviates(WHY)?;
+    let parent = &corten_integration::shim::sandbox().cgroup;
+    let Some(group) = cgroups::directory("freezer", &format!("{parent}/stuck")) else {
+        return Err(Stop::Skip("no v1 freezer".to_owned()));
+    };
+    if cgroups::is_v2() {
+        return Err(Stop::Skip("a frozen v2 group holds nobody who is killed".to_owned()));
+    }
+    let task = hooked(world, "createRuntime", "exec sleep 1234")?;
+    let creating = task.client.creating(&task.request());
+    hook_runs()?;
+    let all = processes();
+    let worker = all.iter().find(|(_, line)| line.contains("(corten:worker) "));
+    fs::create_dir_all(&group)?;
+    fs::write(group.join("cgroup.procs"), worker.ok_or("no worker")?.0.to_string())?;
+    fs::write(group.join("freezer.state"), "FROZEN")?;
+    let query = DeleteRequest { id: task.id.clone(), ..Default::default() };
+    let deadline = Duration::from_millis(1500);
+    let first = with_deadline(&task, "Delete", &query, deadline);
+    let second = with_deadline(&task, "Delete", &query, deadline);
+    let last = task.client.deleting(&task.id, "");
+    std::thread::sleep(Duration::from_millis(100));
+    fs::write(group.join("freezer.state"), "THAWED")?;
+    for (name, told) in [("first", first?), ("second", second?)] {
+        same(name, &told.0, &Code::DEADLINE_EXCEEDED)?;
+        check(told.2 < deadline * 2, format!("{name}: {:?}", told.2))?;
+    }
+    same("last", &last.answer()?.exit_status, &137)?;
+    check(creating.answer().is_err_and(|refusal| refusal.code.is_some()), "Create fails")?;
+    eventually("the worker ends", PATIENCE, || Ok(fs::remove_dir(&group).is_ok()))
 }
 
 /// A poststart hook that hangs: the container runs, and everything is answered.

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use corten_integration::managers::{Stop, Verdict, check, contains, eventually, same};
+use corten_integration::shim::leaks::processes;
 use corten_integration::shim::task::PATIENCE;
 use corten_integration::shim::{Case, Task, World};
 use corten_integration::shim_tests;
@@ -17,6 +18,7 @@ pub(crate) const TESTS: &[Case] = shim_tests![
     a_logger_that_is_never_ready,
     a_logger_that_dies,
     a_logger_ends_with_its_container,
+    a_logger_that_outlives_the_streams,
     a_logger_on_a_terminal,
     version_two,
     version_two_says_a_byte,
@@ -125,6 +127,33 @@ fn a_logger_ends_with_its_container(world: &World) -> Verdict {
     task.delete()?;
     eventually("the logger ends", PATIENCE, || Ok(world.dir.join("done").exists()))?;
     same("stdout", &fs::read_to_string(world.dir.join("out"))?.as_str(), &"last\n")
+}
+
+/// A logger that was told to end and does so while the container is still being deleted: the shim
+/// takes note once.
+fn a_logger_that_outlives_the_streams(world: &World) -> Verdict {
+    world.reference_deviates("this is about our own loop")?;
+    let text = "trap 'exit 0' TERM; exec 5>&-; while :; do sleep 0.3; done";
+    let uri = format!("binary://{}", script(world, text)?);
+    let hook = world.dir.join("hook");
+    fs::write(&hook, "#!/bin/busybox sh\ntimeout 4 sleep 1234; exit 0\n")?;
+    fs::set_permissions(&hook, fs::Permissions::from_mode(0o755))?;
+    let mut bundle = world.bundle("exit 3");
+    bundle.set("hooks", serde_json::json!({"poststop": [{"path": hook}]}));
+    let mut task = world.task(bundle)?;
+    let mut query = task.request();
+    query.stdout.clone_from(&uri);
+    query.stderr = uri;
+    task.pid = task.client.create(&query)?;
+    task.start()?;
+    task.wait()?;
+    let deleting = task.client.deleting(&task.id, "");
+    let there = |what: &str| processes().iter().any(|(_, line)| line.contains(what));
+    eventually("the hook runs", PATIENCE, || Ok(there("sleep 1234")))?;
+    eventually("the logger ends", PATIENCE, || Ok(!there("(logger)")))?;
+    task.shim.rests(Duration::from_secs(1))?;
+    deleting.is_pending()?;
+    same("status", &deleting.answer()?.exit_status, &3)
 }
 
 /// The output of a terminal goes to a logger too.

@@ -15,6 +15,7 @@ mod faults;
 mod golden;
 mod groups;
 mod hangs;
+mod idle;
 mod injection;
 mod lifecycle;
 mod loggers;
@@ -61,6 +62,7 @@ fn trials() -> Vec<Trial> {
         ("groups", groups::TESTS),
         ("crash", crash::TESTS),
         ("hangs", hangs::TESTS),
+        ("idle", idle::TESTS),
         ("abuse", abuse::TESTS),
         ("delivery", delivery::TESTS),
         ("ordinary", ordinary::TESTS),

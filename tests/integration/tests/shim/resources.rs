@@ -13,6 +13,7 @@ use corten_integration::shim::stdio::moment;
 use corten_integration::shim::task::{PATIENCE, refused};
 use corten_integration::shim::{Case, Task, World};
 use corten_integration::shim_tests;
+use nix::sys::signal::Signal;
 use serde_json::json;
 
 pub(crate) const TESTS: &[Case] = shim_tests![
@@ -27,6 +28,7 @@ pub(crate) const TESTS: &[Case] = shim_tests![
     stats_after_the_end,
     out_of_memory,
     out_of_memory_of_an_exec,
+    out_of_memory_of_several,
     no_false_alarm,
 ];
 
@@ -236,6 +238,23 @@ fn out_of_memory_of_an_exec(world: &World) -> Verdict {
     let ooms = world.events.lines().iter().filter(|line| line.starts_with("oom")).count();
     same("ooms", &ooms, &2)?;
     same("status", &task.status()?, &Status::RUNNING)
+}
+
+/// Kills that are seen at the same time are told once.
+fn out_of_memory_of_several(world: &World) -> Verdict {
+    world.reference_deviates("it tells each notice of the kernel")?;
+    let task = small(world, "exec sleep 1000")?;
+    task.start()?;
+    task.exec("e", &format!("sleep 0.3; for i in 1 2 3; do ({GREEDY}); done; sleep 1000"))?;
+    task.shim.signal(Signal::SIGSTOP)?;
+    let file = if cgroups::is_v2() { "memory.events" } else { "memory.oom_control" };
+    let killed = || task.bundle.cgroup_file("memory", file).contains("oom_kill 3");
+    let ended = eventually("three are killed", PATIENCE, || Ok(killed()));
+    task.shim.signal(Signal::SIGCONT)?;
+    ended?;
+    moment();
+    let ooms = world.events.lines().iter().filter(|line| line.starts_with("oom")).count();
+    same("ooms", &ooms, &1)
 }
 
 /// A container that ends by itself, or by SIGKILL, is no OOM.

@@ -18,6 +18,7 @@ pub(crate) const TESTS: &[Case] = shim_tests![
     ten_megabytes_through,
     close_ends_the_input,
     close_of_no_input,
+    close_before_the_start,
     exec_has_its_own_streams,
     output_of_the_last_moment,
     a_late_reader_loses_nothing,
@@ -90,6 +91,20 @@ fn close_ends_the_input(world: &World) -> Verdict {
     task.client.close_stdin(&task.id, "")?;
     same("status", &task.wait()?.exit_status, &0)?;
     same("stdout", &fifos.out().end()?, b"one\ntwo\nend\n")
+}
+
+/// CloseIO before there is an input: it has ended once it is there.
+fn close_before_the_start(world: &World) -> Verdict {
+    world.reference_deviates("what was closed too early stays open")?;
+    let task = world.running("sleep 1000")?;
+    let fifos = world.fifos(false)?;
+    let mut query = request::exec(&task.id, "e", &request::process("cat; echo end", false));
+    fifos.exec(&mut query);
+    task.client.exec(&query)?;
+    task.client.close_stdin(&task.id, "e")?;
+    task.client.start(&task.id, "e")?;
+    same("status", &task.client.wait(&task.id, "e")?.exit_status, &0)?;
+    same("stdout", &fifos.out().end()?, b"end\n")
 }
 
 /// CloseIO without an input, and twice, is no error.
