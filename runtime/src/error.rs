@@ -38,9 +38,12 @@ pub enum Error {
     /// No such container. Managers match "does not exist".
     #[error("container does not exist: {0}")]
     NotFound(String),
-    /// The container's status does not allow this command. cri-o matches "container not running".
+    /// The container's status does not allow this command.
     #[error("{0}")]
     Status(String),
+    /// The same, because nothing of it runs. cri-o matches these words.
+    #[error("container not running")]
+    NotRunning,
     /// This host, kernel or build can't do what was asked.
     #[error("{0}")]
     Unsupported(String),

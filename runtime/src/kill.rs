@@ -34,21 +34,21 @@ pub fn init_pidfd(state: &State) -> Result<Option<OwnedFd>> {
 /// Sends `signal` to the container's init, or with `all` to every process in its cgroup.
 ///
 /// # Errors
-/// [`Error::Status`] with "container not running" (not with `all`: then there is nothing to do).
+/// [`Error::NotRunning`] (not with `all`: then there is nothing to do).
 pub fn kill(state: &State, signal: i32, all: bool) -> Result<()> {
     let killed = signal == libc::SIGKILL;
     let everything = all || (killed && !state.own_pid_namespace);
     if let (true, Some(cgroup)) = (everything, state.open_cgroup()) {
         if state.status() == Status::Stopped && !all {
-            return Err(not_running());
+            return Err(Error::NotRunning);
         }
         return if killed { cgroup.kill_all(PATIENCE) } else { cgroup.signal_all(signal) };
     }
     let Some(pidfd) = init_pidfd(state)? else {
-        return if all { Ok(()) } else { Err(not_running()) };
+        return if all { Ok(()) } else { Err(Error::NotRunning) };
     };
     match pidfd_send_signal(&pidfd, signal) {
-        Err(Errno::ESRCH) if !all => return Err(not_running()),
+        Err(Errno::ESRCH) if !all => return Err(Error::NotRunning),
         Err(Errno::ESRCH) => {}
         other => other.doing(|| format!("signal {signal} to container {}", state.id))?,
     }
@@ -57,10 +57,6 @@ pub fn kill(state: &State, signal: i32, all: bool) -> Result<()> {
         Some(cgroup) if killed && cgroup.is_frozen().unwrap_or(false) => cgroup.thaw(),
         _ => Ok(()),
     }
-}
-
-fn not_running() -> Error {
-    Error::Status("container not running".to_owned())
 }
 
 /// Waits until the process behind `pidfd` has ended: true, or false when `patience` is over.

@@ -9,14 +9,14 @@ use crate::store::Store;
 /// Freezes every process of container `id`.
 ///
 /// # Errors
-/// [`Error::Status`] with "container not running" unless it is created or running.
+/// [`Error::NotRunning`] unless it is created or running.
 pub fn pause(store: &Store, id: &str) -> Result<()> {
     let dir = store.open(id)?;
     let _lock = dir.lock(PATIENCE)?;
     let state = dir.read_state()?;
     match state.status() {
         Status::Created | Status::Running => group(&state)?.freeze(),
-        _ => Err(Error::Status("container not running".to_owned())),
+        _ => Err(Error::NotRunning),
     }
 }
 

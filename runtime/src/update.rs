@@ -16,14 +16,13 @@ use crate::store::Store;
 /// Lays `resources` over the limits of container `id`. On failure the old ones are in force.
 ///
 /// # Errors
-/// [`Error::Status`] with "container not running" for a stopped container; the limit that could not
-/// be set.
+/// [`Error::NotRunning`] for a stopped container; the limit that could not be set.
 pub fn update(store: &Store, id: &str, resources: &LinuxResources) -> Result<()> {
     let dir = store.open(id)?;
     let _lock = dir.lock(PATIENCE)?;
     let state = dir.read_state()?;
     if matches!(state.status(), Status::Stopped | Status::Creating) {
-        return Err(Error::Status("container not running".to_owned()));
+        return Err(Error::NotRunning);
     }
     let bytes = dir.read_config()?;
     let config = spec::parse(&bytes)?;

@@ -21,11 +21,9 @@
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
-use containerd_shim_protos::api::DeleteResponse;
 use containerd_shim_protos::protobuf::Message;
-use containerd_shim_protos::protobuf::well_known_types::timestamp::Timestamp;
 use corten::delete;
 use corten::error::{Doing, Error, Result};
 use corten::host::in_user_namespace;
@@ -36,15 +34,11 @@ use corten::sys::wait::{self, told_exit_of};
 use nix::unistd::geteuid;
 
 use crate::bootstrap::{ADDRESS, group_among, print, socket};
+use crate::bundle::{PID_FILE, ROOTFS};
 use crate::cli::Args;
 use crate::exits::{self, Exit, KILLED};
 use crate::mounts::unmount_all;
 use crate::options::Options;
-
-/// The file in the bundle with the init's pid, which the shim writes at Create.
-const PID_FILE: &str = "init.pid";
-/// Where the container's root file system is mounted.
-const ROOTFS: &str = "rootfs";
 
 /// Carries out `delete`.
 ///
@@ -60,7 +54,7 @@ pub fn run(args: &Args) -> Result<()> {
     // where it is unless the shim was a pod's, or the directory another one.
     let usual = socket::path(Path::new(socket::DIR), &args.address, &args.namespace, &args.id);
     or_warn(socket::remove_dead(&usual));
-    let answer = response(&exit).write_to_bytes();
+    let answer = exit.delete_response().write_to_bytes();
     print(&answer.map_err(|error| Error::Failed(error.to_string()))?)
 }
 
@@ -122,21 +116,6 @@ fn address(bundle: &Path) -> Option<PathBuf> {
 /// Removes the socket, if nobody listens there.
 fn remove_socket(bundle: &Path) -> Result<()> {
     address(bundle).map_or(Ok(()), |socket| socket::remove_dead(&socket))
-}
-
-fn response(exit: &Exit) -> DeleteResponse {
-    let since = exit.exited_at.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let exited_at = Timestamp {
-        seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
-        nanos: since.subsec_nanos().cast_signed(),
-        ..Timestamp::default()
-    };
-    DeleteResponse {
-        pid: exit.pid,
-        exit_status: exit.status,
-        exited_at: Some(exited_at).into(),
-        ..DeleteResponse::default()
-    }
 }
 
 /// The container's first process, as far as it is known. It is not our child.
@@ -266,12 +245,5 @@ mod tests {
             assert_eq!((exit.pid, exit.status), (0, KILLED));
             fs::create_dir_all(&bundle).unwrap();
         }
-    }
-
-    #[test]
-    fn the_answer_field_by_field() {
-        let exited_at = UNIX_EPOCH + Duration::new(300, 5);
-        let bytes = response(&Exit { pid: 7, status: 137, exited_at }).write_to_bytes().unwrap();
-        assert_eq!(bytes, [0x08, 7, 0x10, 0x89, 1, 0x1a, 5, 0x08, 0xac, 2, 0x10, 5]);
     }
 }

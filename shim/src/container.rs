@@ -54,6 +54,13 @@ pub struct Stdio {
     pub terminal: bool,
 }
 
+impl Stdio {
+    /// Whether there is one at all.
+    pub fn is_any(&self) -> bool {
+        [&self.stdin, &self.stdout, &self.stderr].into_iter().any(|path| !path.is_empty())
+    }
+}
+
 /// A deletion that was asked for.
 #[derive(Debug, Default)]
 pub struct Deletion {
@@ -77,7 +84,7 @@ pub struct Process {
     /// Its handle, until it is reaped.
     pub pidfd: Option<Watched<OwnedFd>>,
     /// Its streams, until they are drained.
-    pub io: Option<Io>,
+    pub io: Option<Box<Io>>,
     /// CloseIO was called, perhaps before there were streams.
     pub stdin_closed: bool,
     /// How it ended. With a phase other than [`Phase::Stopped`], nobody was told yet.
@@ -110,7 +117,8 @@ impl Process {
 
     /// How it ended; of one whose end nobody saw it is said that it was killed, now.
     pub fn exit_or_killed(&self) -> Exit {
-        self.exit.unwrap_or_else(|| Exit { pid: 0, status: KILLED, exited_at: SystemTime::now() })
+        let pid = self.pid.cast_unsigned();
+        self.exit.unwrap_or_else(|| Exit { pid, status: KILLED, exited_at: SystemTime::now() })
     }
 
     /// Whether its process exists or is about to, as far as anyone was told.
@@ -128,8 +136,8 @@ pub struct Container {
     pub root: PathBuf,
     /// Its first process.
     pub init: Process,
-    /// The others, by exec id.
-    pub execs: BTreeMap<String, Process>,
+    /// The others, by exec id. Boxed, since a map has room for eleven at a time.
+    pub execs: BTreeMap<String, Box<Process>>,
     /// Its cgroups.
     pub cgroup: Option<Record>,
     /// Whether the kernel ends everyone with the init.
@@ -149,7 +157,7 @@ impl Container {
         if exec_id.is_empty() {
             return Ok(&self.init);
         }
-        self.execs.get(exec_id).ok_or_else(|| no_exec(exec_id))
+        self.execs.get(exec_id).map(Box::as_ref).ok_or_else(|| no_exec(exec_id))
     }
 
     /// The same, to change.
@@ -160,18 +168,18 @@ impl Container {
         if exec_id.is_empty() {
             return Ok(&mut self.init);
         }
-        self.execs.get_mut(exec_id).ok_or_else(|| no_exec(exec_id))
+        self.execs.get_mut(exec_id).map(Box::as_mut).ok_or_else(|| no_exec(exec_id))
     }
 
     /// All processes with their exec ids, the init first.
     pub fn processes_mut(&mut self) -> impl Iterator<Item = (&str, &mut Process)> {
-        let execs = self.execs.iter_mut().map(|(id, process)| (id.as_str(), process));
+        let execs = self.execs.iter_mut().map(|(id, process)| (id.as_str(), &mut **process));
         std::iter::once(("", &mut self.init)).chain(execs)
     }
 
     /// The same, to read.
     pub fn processes(&self) -> impl Iterator<Item = (&str, &Process)> {
-        let execs = self.execs.iter().map(|(id, process)| (id.as_str(), process));
+        let execs = self.execs.iter().map(|(id, process)| (id.as_str(), &**process));
         std::iter::once(("", &self.init)).chain(execs)
     }
 

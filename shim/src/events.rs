@@ -176,6 +176,7 @@ impl Publisher {
     }
 
     /// Events that containerd may have seen twice.
+    #[cfg(test)]
     pub fn repeats(&self) -> u64 {
         self.repeats
     }

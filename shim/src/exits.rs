@@ -8,7 +8,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use containerd_shim_protos::api::DeleteResponse;
 use corten::error::{Doing, Error, Result};
+use protobuf::MessageField;
+use protobuf::well_known_types::timestamp::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// The record of the init, and what the records of the execs are below.
@@ -28,6 +31,23 @@ pub struct Exit {
     /// When it was seen.
     #[serde(with = "moment")]
     pub exited_at: SystemTime,
+}
+
+impl Exit {
+    /// What Delete answers, and `delete`.
+    pub fn delete_response(&self) -> DeleteResponse {
+        DeleteResponse {
+            pid: self.pid,
+            exit_status: self.status,
+            exited_at: MessageField::some(timestamp(self.exited_at)),
+            ..DeleteResponse::default()
+        }
+    }
+}
+
+/// A moment as protobuf has it.
+pub fn timestamp(moment: SystemTime) -> Timestamp {
+    Timestamp::from(moment)
 }
 
 /// Seconds and nanoseconds after 1970, as protobuf's `Timestamp` has them.
@@ -134,6 +154,14 @@ mod tests {
             assert_eq!(read(dir.path(), exec).unwrap(), None);
         }
         assert_eq!(read(dir.path(), Some("exit")).unwrap(), Some(exit(137)));
+    }
+
+    #[test]
+    fn the_answer_field_by_field() {
+        let exited_at = UNIX_EPOCH + Duration::new(300, 5);
+        let response = Exit { pid: 7, status: 137, exited_at }.delete_response();
+        let bytes = protobuf::Message::write_to_bytes(&response).unwrap();
+        assert_eq!(bytes, [0x08, 7, 0x10, 0x89, 1, 0x1a, 5, 0x08, 0xac, 2, 0x10, 5]);
     }
 
     #[test]

@@ -143,7 +143,6 @@ pub fn shim_options(data: &[u8]) {
     assert!(Options::is_type_of(&any));
     keep(Options::from_any(Some(&any)));
     keep(Options::from_toml(&String::from_utf8_lossy(value)).map_err(corten::Error::Usage));
-    drop(options::checkpoint(Some(&any)));
 }
 
 fn keep(options: Result<Options, corten::Error>) {

@@ -6,6 +6,7 @@
 //! `docs/shim.md` follows an exit from the kernel to containerd.
 
 pub mod bootstrap;
+pub mod bundle;
 pub mod cleanup;
 pub mod cli;
 pub mod container;

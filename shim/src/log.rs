@@ -109,6 +109,13 @@ pub fn failure(error: &Error) {
     }
 }
 
+/// A bug in one line that says where, without a backtrace.
+pub fn bug(info: &std::panic::PanicHookInfo<'_>) -> String {
+    let place = info.location().map(|at| format!(" at {}:{}", at.file(), at.line()));
+    let what = info.payload_as_str().unwrap_or("a panic");
+    format!("internal error{}: {what}", place.unwrap_or_default())
+}
+
 fn install(level: LogLevel) -> Result<()> {
     if LEVEL.set(level).is_err() || tracing::subscriber::set_global_default(Lines).is_err() {
         return Err(Error::Failed("the log was opened twice".to_owned()));

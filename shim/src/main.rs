@@ -86,11 +86,8 @@ fn run(args: Args, env: Environment, ready: &mut Ready) -> Result<()> {
     server::run(config, ready).inspect_err(|_| socket::remove_dead(&socket).unwrap_or_default())
 }
 
-/// A bug: one line that says where, no backtrace.
+/// A bug, unless it is a worker's, which has somebody to tell.
 fn panicked(info: &std::panic::PanicHookInfo<'_>) {
-    let place = info.location().map(|at| format!(" at {}:{}", at.file(), at.line()));
-    let what = info.payload_as_str().unwrap_or("a panic");
-    let message = format!("internal error{}: {what}", place.unwrap_or_default());
-    log::failure(&Error::Failed(message));
+    log::failure(&Error::Failed(log::bug(info)));
     sys::process::exit_now(1);
 }

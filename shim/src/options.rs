@@ -78,7 +78,6 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 
 /// The types that an `Any` of ours can have, by the name behind the last slash of its URL.
 const RUNC: &str = "containerd.runc.v1.Options";
-const CHECKPOINT: &str = "containerd.runc.v1.CheckpointOptions";
 /// The client library of containerd 1.x writes its own options of a task (the owner of the streams
 /// for user namespaces, `no_pivot_root`) so for every runtime that is not called runc.
 const LINUX: &str = "containerd.linux.runc.CreateOptions";
@@ -247,23 +246,6 @@ impl Options {
             other => Self::from_json(&other.doing(doing)?)
                 .map_err(|why| Error::Failed(format!("{}: {why}", doing()))),
         }
-    }
-}
-
-/// What came with a checkpoint request: nothing means the defaults.
-///
-/// # Errors
-/// [`Error::Usage`] for another type.
-pub fn checkpoint(any: Option<&Any>) -> Result<oci::CheckpointOptions> {
-    let Some(any) = any.filter(|any| !any.type_url.is_empty()) else {
-        return Ok(oci::CheckpointOptions::default());
-    };
-    let wrong = |why: String| Error::Usage(format!("checkpoint options {}: {why}", any.type_url));
-    match type_name(any) {
-        CHECKPOINT => check_lengths(&any.value)
-            .and_then(|()| oci::CheckpointOptions::parse_from_bytes(&any.value))
-            .map_err(|error| wrong(error.to_string())),
-        _ => Err(wrong("not a type of options for a checkpoint".to_owned())),
     }
 }
 

@@ -2,8 +2,10 @@
 //!
 //! A forked worker holds copies of all descriptors for a moment, and a descriptor leaves an epoll
 //! set only when its last copy is closed. So [`Watched`] takes it out before closing it; otherwise
-//! the loop would be told of something that it no longer has.
+//! the loop would be told of something that it no longer has. And whoever asks the kernel whether
+//! anybody else has the other end of a pipe must know of that moment: [`Copied`].
 
+use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -46,9 +48,33 @@ impl Interest {
     }
 }
 
+/// How long a forked process has copies of our descriptors at most, on however busy a machine.
+const CLOSING: Duration = Duration::from_secs(1);
+
 /// The set of descriptors waited for. Clones are the same set.
 #[derive(Debug, Clone)]
-pub struct Poller(Rc<Epoll>);
+pub struct Poller(Rc<Set>);
+
+#[derive(Debug)]
+struct Set {
+    epoll: Epoll,
+    /// Forked processes that may have copies of all descriptors.
+    copies: Cell<usize>,
+    /// When the last of them was forked.
+    copied: Cell<Option<Instant>>,
+}
+
+/// A process is being forked: until this is dropped, when it is known to have closed what it does not
+/// need, [`Watched::is_copied`] says so.
+#[derive(Debug)]
+pub struct Copied(Poller);
+
+impl Drop for Copied {
+    fn drop(&mut self) {
+        let set = &self.0.0;
+        set.copies.set(set.copies.get() - 1);
+    }
+}
 
 impl Poller {
     /// An empty set.
@@ -57,7 +83,15 @@ impl Poller {
     /// `EMFILE`, `ENOMEM`.
     pub fn new() -> Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC);
-        Ok(Self(Rc::new(epoll.doing(|| "epoll_create1".to_owned())?)))
+        let epoll = epoll.doing(|| "epoll_create1".to_owned())?;
+        Ok(Self(Rc::new(Set { epoll, copies: Cell::new(0), copied: Cell::new(None) })))
+    }
+
+    /// Said before a fork.
+    pub fn copied(&self) -> Copied {
+        self.0.copies.set(self.0.copies.get() + 1);
+        self.0.copied.set(Some(Instant::now()));
+        Copied(self.clone())
     }
 
     /// Waits for `fd` until the answer is dropped.
@@ -83,12 +117,13 @@ impl Poller {
             let left = at.saturating_duration_since(Instant::now()) + Duration::from_micros(999);
             EpollTimeout::try_from(left).unwrap_or(EpollTimeout::MAX)
         });
-        let count = match self.0.wait(&mut events, timeout) {
+        let count = match self.0.epoll.wait(&mut events, timeout) {
             Err(Errno::EINTR) => 0,
             other => other.doing(|| "epoll_wait".to_owned())?,
         };
         let mut tokens: Vec<Token> =
             events[..count].iter().map(|event| Token(event.data())).collect();
+        tokens.sort_unstable();
         tokens.dedup();
         Ok(tokens)
     }
@@ -109,7 +144,8 @@ impl<F: AsFd> Watched<F> {
     /// # Errors
     /// `ENOMEM`; `ENOSPC` when it was off.
     pub fn want(&mut self, interest: Interest) -> Result<()> {
-        let (set, mut event) = (&self.poller.0, EpollEvent::new(interest.flags(), self.token.0));
+        let (set, mut event) =
+            (&self.poller.0.epoll, EpollEvent::new(interest.flags(), self.token.0));
         match (self.interest, interest) {
             (before, now) if before == now => {}
             (Interest::Off, _) => set.add(&self.fd, event).doing(|| "epoll_ctl add".to_owned())?,
@@ -118,6 +154,13 @@ impl<F: AsFd> Watched<F> {
         }
         self.interest = interest;
         Ok(())
+    }
+
+    /// Whether a process may have a copy of it that was forked a moment ago and has not been heard of.
+    pub fn is_copied(&self, now: Instant) -> bool {
+        let set = &self.poller.0;
+        let recent = set.copied.get().is_some_and(|at| now.saturating_duration_since(at) < CLOSING);
+        recent && set.copies.get() > 0
     }
 
     /// What is being waited for.
@@ -136,7 +179,7 @@ impl<F: AsFd> Drop for Watched<F> {
     fn drop(&mut self) {
         if self.interest != Interest::Off {
             // It is in the set, so this can't fail.
-            let _in_the_set = self.poller.0.delete(&self.fd);
+            let _in_the_set = self.poller.0.epoll.delete(&self.fd);
         }
     }
 }
@@ -159,6 +202,20 @@ mod tests {
         drop(watched);
         assert!(poller.wait(Some(Instant::now())).unwrap().is_empty());
         drop(copy);
+    }
+
+    #[test]
+    fn a_copy_is_one_until_it_is_heard_of_or_old() {
+        let poller = Poller::new().unwrap();
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let watched = poller.watch(ours, Token(7), Interest::Off).unwrap();
+        let now = Instant::now();
+        assert!(!watched.is_copied(now));
+        let (first, second) = (poller.copied(), poller.copied());
+        drop(first);
+        assert!(watched.is_copied(now) && !watched.is_copied(now + 2 * CLOSING));
+        drop(second);
+        assert!(!watched.is_copied(now));
     }
 
     #[test]

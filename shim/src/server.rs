@@ -103,6 +103,14 @@ impl Source {
     }
 }
 
+/// Who a child is, by its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Known {
+    Worker(u64),
+    Process(u64),
+    Nobody,
+}
+
 /// What is to happen at a certain time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Alarm {
@@ -363,15 +371,15 @@ impl Shim {
                 // It was not to be reaped; its own turn will come.
                 return;
             }
-            if self.known_by_pid(pid.as_raw()).is_none() {
+            if self.known_by_pid(pid.as_raw()) == Known::Nobody {
                 // Were it a worker's child, that worker would have ended before it became ours.
                 let numbers: Vec<u64> = self.workers.keys().copied().collect();
                 numbers.into_iter().for_each(|number| self.hear(number));
             }
             match self.known_by_pid(pid.as_raw()) {
-                Some(Source::Worker(number)) => self.hear(number),
-                Some(Source::Process(number)) => self.process_ended(number),
-                _ => {
+                Known::Worker(number) => self.hear(number),
+                Known::Process(number) => self.process_ended(number),
+                Known::Nobody => {
                     // It has ended, so this can't fail or wait.
                     let _reaped = waitpid(pid, Some(WaitPidFlag::WNOHANG));
                 }
@@ -389,15 +397,14 @@ impl Shim {
         self.alarms.iter()
     }
 
-    fn known_by_pid(&self, pid: i32) -> Option<Source> {
+    fn known_by_pid(&self, pid: i32) -> Known {
         let worker = self.workers.iter().find(|(_, working)| working.worker.pid().as_raw() == pid);
         if let Some((number, _)) = worker {
-            return Some(Source::Worker(*number));
+            return Known::Worker(*number);
         }
         let mut processes = self.containers.values().flat_map(Container::processes);
-        processes
-            .find(|(_, process)| process.pid == pid && process.pidfd.is_some())
-            .map(|(_, process)| Source::Process(process.number))
+        let process = processes.find(|(_, it)| it.pid == pid && it.pidfd.is_some());
+        process.map_or(Known::Nobody, |(_, process)| Known::Process(process.number))
     }
 
     /// Leaves soon: as soon as everything is told, at the latest after [`FAREWELL`]. Who is connected

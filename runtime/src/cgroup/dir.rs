@@ -234,9 +234,19 @@ pub enum Step<'dir> {
 /// # Errors
 /// The first error of `visit`, or of opening a directory.
 pub fn walk(top: &Dir, mut visit: impl FnMut(Step<'_>) -> Result<()>) -> Result<()> {
+    walk_while(top, |step| visit(step).map(|()| true))
+}
+
+/// The same, until `visit` answers false: it has seen enough.
+///
+/// # Errors
+/// Those of [`walk`].
+pub fn walk_while(top: &Dir, mut visit: impl FnMut(Step<'_>) -> Result<bool>) -> Result<()> {
     let gone = |errno| matches!(errno, Errno::ENOENT | Errno::ENODEV);
     let mut at = top.sub(Path::new("")).doing(|| format!("open {:?}", top.path))?;
-    visit(Step::Enter(&at))?;
+    if !visit(Step::Enter(&at))? {
+        return Ok(());
+    }
     // One entry for each level: the names still to visit, and the name that led there.
     let mut levels = vec![(at.children().or_else(none_if(gone)).doing(|| listing(&at))?, None)];
     while let Some((pending, _)) = levels.last_mut() {
@@ -245,13 +255,17 @@ pub fn walk(top: &Dir, mut visit: impl FnMut(Step<'_>) -> Result<()>) -> Result<
                 Err(errno) if gone(errno) => continue,
                 other => other.doing(|| format!("open {:?} in {:?}", name, at.path))?,
             };
-            visit(Step::Enter(&below))?;
+            if !visit(Step::Enter(&below))? {
+                return Ok(());
+            }
             let names = below.children().or_else(none_if(gone)).doing(|| listing(&below))?;
             levels.push((names, Some(name)));
             at = below;
         } else if let Some((_, Some(name))) = levels.pop() {
             at = at.up().doing(|| format!("open the parent of {:?}", at.path))?;
-            visit(Step::Leave(&at, &name))?;
+            if !visit(Step::Leave(&at, &name))? {
+                return Ok(());
+            }
         }
     }
     Ok(())

@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::poll::PollFlags;
 use nix::unistd::Pid;
 
-use super::dir::{Dir, Step, walk};
+use super::dir::{Dir, Step, walk_while};
 use super::freezer::{pause, wait_event, wait_for};
 use super::{Cgroup, Group};
 use crate::error::{Doing, Error, Result};
@@ -33,8 +33,17 @@ impl Cgroup {
     /// # Errors
     /// The errno of reading a group.
     pub fn pids(&self) -> Result<Vec<Pid>> {
+        self.pids_among(usize::MAX)
+    }
+
+    /// The same for those who can't take the time: of so many groups at most, the outermost included.
+    /// A container may make as many as it likes.
+    ///
+    /// # Errors
+    /// Those of [`Cgroup::pids`].
+    pub fn pids_among(&self, groups: usize) -> Result<Vec<Pid>> {
         match self.census().map(Group::find).transpose()?.flatten() {
-            Some(top) => pids_below(top),
+            Some(top) => pids_below(top, groups),
             None => Ok(Vec::new()),
         }
     }
@@ -130,18 +139,22 @@ impl Cgroup {
     }
 }
 
-fn pids_below(top: &Dir) -> Result<Vec<Pid>> {
-    let mut pids = Vec::new();
-    walk(top, |step| {
-        let Step::Enter(dir) = step else { return Ok(()) };
+fn pids_below(top: &Dir, groups: usize) -> Result<Vec<Pid>> {
+    let (mut pids, mut left) = (Vec::new(), groups);
+    walk_while(top, |step| {
+        let Step::Enter(dir) = step else { return Ok(true) };
+        if left == 0 {
+            return Ok(false);
+        }
+        left -= 1;
         let procs = match dir.try_read("cgroup.procs") {
-            Err(Errno::ENOENT | Errno::ENODEV) => return Ok(()),
+            Err(Errno::ENOENT | Errno::ENODEV) => return Ok(true),
             // Below a threaded domain, whose own cgroup.procs has these processes.
-            Err(Errno::EOPNOTSUPP) => return Ok(()),
+            Err(Errno::EOPNOTSUPP) => return Ok(true),
             other => other.doing(|| format!("read {:?}", dir.path().join("cgroup.procs")))?,
         };
         pids.extend(procs.lines().filter_map(|line| line.parse().ok()).map(Pid::from_raw));
-        Ok(())
+        Ok(true)
     })?;
     // 0 is a process outside of our pid namespace, which we can't name.
     pids.retain(|pid| pid.as_raw() > 0);
@@ -166,4 +179,24 @@ pub(super) fn still_there(pids: &[Pid]) -> Error {
         more => format!(" and {more} more"),
     };
     Error::Failed(format!("container's cgroup still has process(es) {}{more}", shown.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_groups_are_looked_at_than_asked_for() {
+        let tmp = tempfile::tempdir().unwrap();
+        std::fs::write(tmp.path().join("cgroup.procs"), "7\n").unwrap();
+        for number in 1..=5 {
+            let group = tmp.path().join(number.to_string());
+            std::fs::create_dir(&group).unwrap();
+            std::fs::write(group.join("cgroup.procs"), format!("{number}0\n0\n")).unwrap();
+        }
+        let top = Dir::open(tmp.path()).unwrap();
+        let count = |groups| pids_below(&top, groups).unwrap().len();
+        assert_eq!([1, 3, 6, 7, usize::MAX].map(count), [1, 3, 6, 6, 6]);
+        assert_eq!(pids_below(&top, 1).unwrap(), [Pid::from_raw(7)]);
+    }
 }

@@ -113,12 +113,10 @@ fn join_cgroup(path: &str) -> Result<()> {
     let plan = cgroup::Plan::new(&linux, &cgroup::Options::default())?;
     let mut found = Cgroup::locate(&plan)?.record();
     found.groups.retain(|group| group.existed);
-    // Somebody else's, but meant for us.
-    found.taken = true;
     if found.groups.is_empty() {
         return Err(Error::Usage(format!("shim cgroup {path} does not exist")));
     }
-    // All of them existed; without this none would be taken up.
+    // Somebody else's, but meant for us: without this none that existed would be taken up.
     found.taken = true;
     Cgroup::open(&found).join(Pid::this(), false).doing(|| format!("join shim cgroup {path}"))
 }

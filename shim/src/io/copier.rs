@@ -1,8 +1,9 @@
 //! `file:`: the output is appended to a file, by a process of its own.
 //!
 //! A write to a file can take as long as a disk or a server likes, so it has no place in the loop.
-//! The copier is a fork of the worker with no descriptors but the pipes and the files; it allocates
-//! nothing, and ends by itself at the end of the pipes, or when it is told to (SIGTERM) and there is
+//! The copier is a fork of the shim, whose pages it shares (a worker is a sealed copy of the binary,
+//! 3 MB of memory that a copier would keep). It has no descriptors but the pipes and the files; it
+//! allocates nothing, and ends by itself at the end of the pipes, or when it is told to (SIGTERM) and there is
 //! nothing to read: ppoll(2) is the only place where the signal may come, and there what is ready
 //! comes first.
 //!
@@ -19,9 +20,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
-use nix::unistd::{read, write};
-
-use super::child::Child;
+use nix::unistd::{Pid, read, setpgid, write};
 
 /// As `ps -A` shows it.
 const NAME: &std::ffi::CStr = c"corten-output";
@@ -31,10 +30,10 @@ const CHUNK: usize = 16 << 10;
 /// One stream: the read end of its pipe, and its file.
 pub(super) type Stream = (OwnedFd, OwnedFd);
 
-/// Starts the copier.
-pub(super) fn start(streams: &[Stream]) -> Result<Child> {
+/// Starts the copier; its pid and pidfd.
+pub(super) fn start(streams: &[Stream]) -> Result<(Pid, OwnedFd)> {
     match clone3(&CloneArgs::default()).doing(|| "fork the output's copier".to_owned())? {
-        Cloned::Parent(pid, pidfd) => Ok(Child::new(pid, pidfd)),
+        Cloned::Parent(pid, pidfd) => Ok((pid, pidfd)),
         Cloned::Child => {
             let mut keep = [streams[0].0.as_fd(); 4];
             for (place, (pipe, file)) in keep.chunks_mut(2).zip(streams) {
@@ -50,7 +49,9 @@ pub(super) fn start(streams: &[Stream]) -> Result<Child> {
 fn run(streams: &[Stream]) {
     let mut end = SigSet::empty();
     end.add(Signal::SIGTERM);
-    let _as_it_was = (prctl::set_name(NAME), signals::reset(), end.thread_block());
+    // Out of the shim's process group, so that nothing that is sent there ends the output.
+    let own = setpgid(Pid::from_raw(0), Pid::from_raw(0));
+    let _as_it_was = (own, prctl::set_name(NAME), signals::reset(), end.thread_block());
     let mut copies = [const { None }; 2];
     for (copy, (pipe, file)) in copies.iter_mut().zip(streams) {
         *copy = Some(Copy { pipe: pipe.as_fd(), file: file.as_fd(), lost: 0, why: Errno::EIO });

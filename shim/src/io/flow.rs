@@ -44,6 +44,9 @@ const TERMINAL_MOVES: usize = 8;
 const LAST_CALL: u64 = 1 << 20;
 /// How often a lingering FIFO looks for a reader: at first, and at last.
 const LINGER: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+/// The same when a process was forked just now, whose copies of our keepers would be taken for a
+/// reader: the first look is only put off.
+const SOON: Duration = Duration::from_millis(2);
 /// A pause if the kernel says "ready" and then "try again". Not known to happen.
 const REST: Duration = Duration::from_millis(10);
 
@@ -157,7 +160,7 @@ impl Flow {
         match &mut self.state {
             State::Over => {}
             State::Lingering { sink, look, pause } if *look <= now => {
-                if has_reader(sink) {
+                if has_reader(sink, now) {
                     self.state = State::Over;
                 } else {
                     *pause = (*pause * 2).min(LINGER.1);
@@ -187,9 +190,10 @@ impl Flow {
         drop((source, keeper));
         if let Some(mut sink) = sink
             && self.is_fifo
-            && !has_reader(&sink)
+            && !has_reader(&sink, now)
         {
-            let (look, pause) = (now + LINGER.0, LINGER.0);
+            let pause = if sink.fd.is_copied(now) { SOON } else { LINGER.0 };
+            let look = now + pause;
             match sink.fd.want(Interest::Off) {
                 Ok(()) => self.state = State::Lingering { sink, look, pause },
                 Err(error) => tracing::warn!("{}: {error}", self.name),
@@ -437,8 +441,11 @@ fn nothing(errno: Errno) -> Result<Moved> {
     }
 }
 
-/// Whether somebody has the other side open.
-fn has_reader(sink: &End) -> bool {
+/// Whether somebody has the other side open, as far as can be known now.
+fn has_reader(sink: &End, now: Instant) -> bool {
+    if sink.fd.is_copied(now) {
+        return false;
+    }
     let mut fds = [PollFd::new(sink.fd.as_fd(), PollFlags::empty())];
     // Interrupted, it says "no", which is looked at again.
     poll(&mut fds, PollTimeout::ZERO).is_ok() && !fds[0].any().unwrap_or(true)

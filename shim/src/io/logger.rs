@@ -4,8 +4,8 @@
 //! at the end of its pipes; one that does not gets SIGTERM when the container's process is deleted,
 //! and SIGKILL 12 s later.
 //!
-//! It is the shim's child once the worker that started it has exited (the shim is a subreaper). If
-//! it ends before that, the pidfd says so but the shim can't reap it yet; whoever reaps the shim's
+//! The copier is the shim's child; a client's program is once the worker that started it has exited
+//! (the shim is a subreaper). If it ends before that, the pidfd says so but the shim can't reap it yet; whoever reaps the shim's
 //! unknown children does.
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -32,9 +32,9 @@ pub struct Logger {
 }
 
 impl Logger {
-    pub(super) fn adopt(pid: i32, pidfd: OwnedFd, poller: &Poller, token: Token) -> Result<Self> {
+    pub(super) fn adopt(pid: Pid, pidfd: OwnedFd, poller: &Poller, token: Token) -> Result<Self> {
         let pidfd = poller.watch(pidfd, token, Interest::Read)?;
-        Ok(Self { pid: Pid::from_raw(pid), pidfd, kill_at: None })
+        Ok(Self { pid, pidfd, kill_at: None })
     }
 
     /// Its pid.

@@ -55,6 +55,7 @@ use std::time::{Duration, Instant};
 use corten::error::{Doing, Result};
 use corten::sys::tty::{Size, set_size};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::unistd::Pid;
 
 pub use logger::Logger;
 pub use open::{Opened, ProcessEnd, Request, ShimEnd, open};
@@ -136,7 +137,11 @@ impl Io {
             let sink = fds.take(Role::StderrSink).map(pipe).transpose()?;
             io.stderr = Flow::output("stderr", pipe(source)?, sink, fds.take(Role::StderrKeeper));
         }
-        if let (Some(pid), Some(pidfd)) = (wires.logger, fds.take(Role::Logger)) {
+        let logger = match (wires.logger, fds.take(Role::Logger)) {
+            (Some(pid), Some(pidfd)) => Some((Pid::from_raw(pid), pidfd)),
+            _ => copier(&mut fds)?,
+        };
+        if let Some((pid, pidfd)) = logger {
             io.logger = Some(Logger::adopt(pid, pidfd, poller, token)?);
         }
         // Only now does the loop hear of them.
@@ -224,7 +229,8 @@ impl Io {
     }
 
     /// The process of the client or of ours that takes the output.
-    pub fn logger(&self) -> Option<&Logger> {
+    #[cfg(test)]
+    fn logger(&self) -> Option<&Logger> {
         self.logger.as_ref()
     }
 
@@ -251,6 +257,19 @@ impl Io {
     fn flows(&mut self) -> [&mut Flow; 3] {
         [&mut self.stdin, &mut self.stdout, &mut self.stderr]
     }
+}
+
+/// Starts the copier, if there are files to be appended to. It is our child from the beginning.
+fn copier(fds: &mut Bundle) -> Result<Option<(Pid, OwnedFd)>> {
+    let mut streams = Vec::new();
+    for (pipe, file) in
+        [(Role::StdoutCopied, Role::StdoutFile), (Role::StderrCopied, Role::StderrFile)]
+    {
+        if let (Some(pipe), Some(file)) = (fds.take(pipe), fds.take(file)) {
+            streams.push((pipe, file));
+        }
+    }
+    if streams.is_empty() { Ok(None) } else { copier::start(&streams).map(Some) }
 }
 
 #[cfg(test)]

@@ -16,7 +16,6 @@ use nix::unistd::{Gid, Uid, fchown, pipe2};
 
 use super::binary::{Binary, READY};
 use super::child::Child;
-use super::copier;
 use super::uri::{self, Target};
 use super::wires::{Bundle, Role, Wires};
 
@@ -111,10 +110,8 @@ pub fn open(request: &Request<'_>) -> Result<Opened> {
         ProcessEnd::Console(theirs)
     } else {
         let [stdout, stderr] = outlets;
-        let roles = [Role::StdoutPipe, Role::StdoutSink, Role::StdoutKeeper];
-        let stdout = output_pipe(request, stdout, roles, &mut shim.bundle, &mut logged)?;
-        let roles = [Role::StderrPipe, Role::StderrSink, Role::StderrKeeper];
-        let stderr = output_pipe(request, stderr, roles, &mut shim.bundle, &mut logged)?;
+        let stdout = output_pipe(request, stdout, &STDOUT, &mut shim.bundle, &mut logged)?;
+        let stderr = output_pipe(request, stderr, &STDERR, &mut shim.bundle, &mut logged)?;
         ProcessEnd::Streams([stdin, stdout, stderr])
     };
     shim.logger = start_logger(request, &target, logged)?;
@@ -128,22 +125,45 @@ enum Outlet {
         read_half: OwnedFd,
         write_half: OwnedFd,
     },
-    /// A process: the copier, with this file, or the client's program.
-    Logger(Option<OwnedFd>),
+    /// A file, and a copier that the shim forks.
+    File(OwnedFd),
+    /// The client's program.
+    Program,
 }
 
-/// A stream for a process: the read end of its pipe, and the copier's file.
-type Logged = (OwnedFd, Option<OwnedFd>);
+/// What the descriptors of one output are for.
+struct Output {
+    source: Role,
+    sink: Role,
+    keeper: Role,
+    copied: Role,
+    file: Role,
+}
+
+const STDOUT: Output = Output {
+    source: Role::StdoutPipe,
+    sink: Role::StdoutSink,
+    keeper: Role::StdoutKeeper,
+    copied: Role::StdoutCopied,
+    file: Role::StdoutFile,
+};
+const STDERR: Output = Output {
+    source: Role::StderrPipe,
+    sink: Role::StderrSink,
+    keeper: Role::StderrKeeper,
+    copied: Role::StderrCopied,
+    file: Role::StderrFile,
+};
 
 fn outlets(request: &Request<'_>, target: &Target) -> Result<[Outlet; 2]> {
     let stderr = if request.terminal { "" } else { request.stderr };
     Ok(match target {
         Target::Paths => [outlet(request.stdout)?, outlet(stderr)?],
-        Target::Binary { .. } => [Outlet::Logger(None), Outlet::Logger(None)],
+        Target::Binary { .. } => [Outlet::Program, Outlet::Program],
         Target::File(path) => {
             let file = log_file(path)?;
             let second = file.try_clone().doing(|| "dup of the log file".to_owned())?;
-            [Outlet::Logger(Some(file)), Outlet::Logger(Some(second))]
+            [Outlet::File(file), Outlet::File(second)]
         }
     })
 }
@@ -161,7 +181,7 @@ fn outlet(uri: &str) -> Result<Outlet> {
     let mut options = OpenOptions::new();
     options.append(true).custom_flags(libc::O_NOCTTY);
     let file = options.open(&path).doing(|| format!("open {path:?}"))?;
-    Ok(Outlet::Logger(Some(file.into())))
+    Ok(Outlet::File(file.into()))
 }
 
 fn log_file(path: &str) -> Result<OwnedFd> {
@@ -190,13 +210,13 @@ fn stdin(request: &Request<'_>, bundle: &mut Bundle) -> Result<OwnedFd> {
     Ok(theirs)
 }
 
-/// The write end for the process.
+/// The write end for the process. `logged` gets the read end for the client's program.
 fn output_pipe(
     request: &Request<'_>,
     outlet: Outlet,
-    [source, sink, keeper]: [Role; 3],
+    roles: &Output,
     bundle: &mut Bundle,
-    logged: &mut Vec<Logged>,
+    logged: &mut Vec<OwnedFd>,
 ) -> Result<OwnedFd> {
     if matches!(outlet, Outlet::Null) {
         return null();
@@ -204,12 +224,16 @@ fn output_pipe(
     let (ours, theirs) = pipe(request)?;
     match outlet {
         Outlet::Null => {}
-        Outlet::Logger(file) => logged.push((ours, file)),
+        Outlet::Program => logged.push(ours),
+        Outlet::File(file) => {
+            bundle.add(roles.copied, ours);
+            bundle.add(roles.file, file);
+        }
         Outlet::Fifo { read_half, write_half } => {
             non_blocking(&ours)?;
-            bundle.add(source, ours);
-            bundle.add(sink, write_half);
-            bundle.add(keeper, read_half);
+            bundle.add(roles.source, ours);
+            bundle.add(roles.sink, write_half);
+            bundle.add(roles.keeper, read_half);
         }
     }
     Ok(theirs)
@@ -220,20 +244,27 @@ fn terminal_output(
     request: &Request<'_>,
     outlet: Outlet,
     bundle: &mut Bundle,
-    logged: &mut Vec<Logged>,
+    logged: &mut Vec<OwnedFd>,
 ) -> Result<()> {
-    match outlet {
-        Outlet::Null => {}
+    let file = match outlet {
+        Outlet::Null => return Ok(()),
         Outlet::Fifo { read_half, write_half } => {
-            bundle.add(Role::StdoutSink, write_half);
-            bundle.add(Role::StdoutKeeper, read_half);
+            bundle.add(STDOUT.sink, write_half);
+            bundle.add(STDOUT.keeper, read_half);
+            return Ok(());
         }
-        Outlet::Logger(file) => {
-            let (theirs, ours) = pipe(request)?;
-            non_blocking(&ours)?;
-            bundle.add(Role::StdoutSink, ours);
-            logged.push((theirs, file));
+        Outlet::File(file) => Some(file),
+        Outlet::Program => None,
+    };
+    let (theirs, ours) = pipe(request)?;
+    non_blocking(&ours)?;
+    bundle.add(STDOUT.sink, ours);
+    match file {
+        Some(file) => {
+            bundle.add(STDOUT.copied, theirs);
+            bundle.add(STDOUT.file, file);
         }
+        None => logged.push(theirs),
     }
     Ok(())
 }
@@ -241,20 +272,16 @@ fn terminal_output(
 fn start_logger(
     request: &Request<'_>,
     target: &Target,
-    logged: Vec<Logged>,
+    logged: Vec<OwnedFd>,
 ) -> Result<Option<Child>> {
-    if let Target::Binary { path, args, must_say_ready } = target {
-        let mut pipes = logged.into_iter().map(|(pipe, _)| pipe);
-        // A terminal is one stream: the program sees the end of the other one at once.
-        let mut next = || pipes.next().map_or_else(|| pipe(request).map(|(end, _)| end), Ok);
-        let streams = [next()?, next()?];
-        let (must_say_ready, id, namespace) = (*must_say_ready, request.id, request.namespace);
-        let binary = Binary { path, args, must_say_ready, id, namespace, patience: READY };
-        return binary.start(streams).map(Some);
-    }
-    let streams: Vec<copier::Stream> =
-        logged.into_iter().filter_map(|(pipe, file)| Some((pipe, file?))).collect();
-    if streams.is_empty() { Ok(None) } else { copier::start(&streams).map(Some) }
+    let Target::Binary { path, args, must_say_ready } = target else { return Ok(None) };
+    let mut pipes = logged.into_iter();
+    // A terminal is one stream: the program sees the end of the other one at once.
+    let mut next = || pipes.next().map_or_else(|| pipe(request).map(|(end, _)| end), Ok);
+    let streams = [next()?, next()?];
+    let (must_say_ready, id, namespace) = (*must_say_ready, request.id, request.namespace);
+    let binary = Binary { path, args, must_say_ready, id, namespace, patience: READY };
+    binary.start(streams).map(Some)
 }
 
 /// Both halves of a FIFO. Neither waits for a client: the read half never does without blocking,

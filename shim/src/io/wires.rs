@@ -21,15 +21,23 @@ pub enum Role {
     StdoutSink,
     /// The read half of that FIFO, which keeps EPIPE away while no client is there.
     StdoutKeeper,
+    /// The read end of a pipe for the copier: the container's standard output, or its terminal's.
+    StdoutCopied,
+    /// The file that it is appended to.
+    StdoutFile,
     /// The read end of the container's standard error.
     StderrPipe,
     /// The write half of the client's FIFO for it.
     StderrSink,
     /// The read half of that FIFO.
     StderrKeeper,
+    /// The read end of the container's standard error for the copier.
+    StderrCopied,
+    /// The file that it is appended to.
+    StderrFile,
     /// The master of the container's terminal.
     Console,
-    /// A pidfd of the logger.
+    /// A pidfd of the client's logger.
     Logger,
 }
 
@@ -41,9 +49,10 @@ pub struct Wires {
     pub(super) logger: Option<i32>,
 }
 
+#[cfg(test)]
 impl Wires {
     /// How many descriptors belong to it.
-    pub fn count(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         self.roles.len()
     }
 }

@@ -139,7 +139,7 @@ fn the_table_of_a_cri_in_a_file() {
 fn what_is_not_understood_names_the_type() {
     for (url, value) in [
         ("containerd.kata.v1.Options", vec![]),
-        (CHECKPOINT, vec![]),
+        ("containerd.runc.v1.CheckpointOptions", vec![]),
         (RUNC, vec![0xff]),
         (RUNC, b"{".to_vec()),
         (RUNC, br#"{"io_uid":"root"}"#.to_vec()),
@@ -151,14 +151,6 @@ fn what_is_not_understood_names_the_type() {
         assert!(matches!(error, Error::Usage(_)), "{error:?}");
         assert!(error.to_string().contains(url), "{error}");
     }
-}
-
-#[test]
-fn checkpoint_options_have_their_own_type() {
-    let options = checkpoint(Some(&any(CHECKPOINT, [0x08, 1]))).unwrap();
-    assert!(options.exit);
-    assert!(!checkpoint(None).unwrap().exit);
-    assert!(checkpoint(Some(&any(RUNC, []))).is_err());
 }
 
 #[test]

@@ -128,7 +128,7 @@ impl Shim {
         if process.stdin_closed {
             io.close_stdin();
         }
-        process.io = Some(io);
+        process.io = Some(Box::new(io));
         Ok(())
     }
 

@@ -7,15 +7,15 @@
 
 use std::time::Duration;
 
-use containerd_shim_protos::api::{DeleteRequest, DeleteResponse};
+use containerd_shim_protos::api::DeleteRequest;
 use containerd_shim_protos::events::task::TaskDelete;
 use protobuf::MessageField;
 
-use super::exit::timestamp;
 use super::{Answer, DELETE, Job, Then, failed, limit, no_container, write};
+use crate::bundle::ROOTFS;
 use crate::container::{Deletion, Phase, Process, Reply};
 use crate::events::Event;
-use crate::exits;
+use crate::exits::{self, timestamp};
 use crate::server::{Alarm, Shim};
 use crate::transport::{Code, Status};
 use crate::worker::Verb;
@@ -93,7 +93,7 @@ impl Shim {
         let Ok(process) = container.process_mut(&exec_id) else { return };
         let mut left = vec![process.close_streams()];
         if exec_id.is_empty() {
-            left.extend(container.execs.values_mut().map(Process::close_streams));
+            left.extend(container.execs.values_mut().map(|exec| exec.close_streams()));
         }
         self.loggers.extend(left.into_iter().flatten());
         if exec_id.is_empty() { self.begin_delete(&id) } else { self.exec_deleted(&id, &exec_id) }
@@ -105,7 +105,7 @@ impl Shim {
             return;
         }
         let Some(container) = self.containers.get(id) else { return };
-        let verb = Verb::Delete { rootfs: container.bundle.join("rootfs") };
+        let verb = Verb::Delete { rootfs: container.bundle.join(ROOTFS) };
         let timeout = container.init.deletion.as_ref().and_then(|deletion| deletion.timeout);
         let job = Job::of_init(id, None, Then::Deleted);
         if let Err(status) = self.begin(job, verb, timeout) {
@@ -165,6 +165,7 @@ impl Shim {
         let numbers: Vec<u64> = container
             .execs
             .values()
+            .map(Box::as_ref)
             .chain([&container.init])
             .filter(|process| alive(process))
             .map(|process| process.number)
@@ -177,13 +178,13 @@ impl Shim {
     /// Nothing is left of the container: everyone who waits for it is told.
     pub(super) fn gone(&mut self, id: &str) {
         let Some(mut container) = self.forget(id) else { return };
-        let response = delete_response(&container.init);
+        let response = container.init.exit_or_killed().delete_response();
         for reply in container.init.deletion.take().unwrap_or_default().waiting {
             self.answer(reply, write(&response));
         }
         for (_, process) in container.processes_mut() {
             for reply in process.deletion.take().unwrap_or_default().waiting {
-                self.answer(reply, write(&delete_response(process)));
+                self.answer(reply, write(&process.exit_or_killed().delete_response()));
             }
             for (waiter, _) in std::mem::take(&mut process.waiters) {
                 self.answer(waiter, Err(no_container(id)));
@@ -217,7 +218,7 @@ impl Shim {
         if let Err(error) = exits::remove(&bundle, Some(exec_id)) {
             tracing::warn!("remove the record of exec {exec_id} of container {id}: {error}");
         }
-        let answer = write(&delete_response(&process));
+        let answer = write(&process.exit_or_killed().delete_response());
         for reply in process.deletion.take().unwrap_or_default().waiting {
             self.answer(reply, answer.clone());
         }
@@ -225,15 +226,5 @@ impl Shim {
             let words = format!("process {exec_id} was deleted: not found");
             self.answer(waiter, Err(Status::new(Code::NotFound, words)));
         }
-    }
-}
-
-fn delete_response(process: &Process) -> DeleteResponse {
-    let exit = process.exit_or_killed();
-    DeleteResponse {
-        pid: process.pid.cast_unsigned(),
-        exit_status: exit.status,
-        exited_at: MessageField::some(timestamp(exit.exited_at)),
-        ..Default::default()
     }
 }

@@ -27,7 +27,7 @@ impl Shim {
         }
         for (id, container) in &self.containers {
             for (exec_id, process) in container.processes() {
-                let io = process.io.as_ref().map(Io::describe).unwrap_or_default();
+                let io = process.io.as_deref().map(Io::describe).unwrap_or_default();
                 tracing::info!(
                     "dump: container {id} process {exec_id:?}: {:?}, pid {}, exit {:?}, {} waiting, \
                      streams: {io}",

@@ -47,7 +47,7 @@ impl Shim {
         };
         let mut process = Process::new(number, stdio, Phase::Added);
         process.spec = Some(spec.into_boxed_str());
-        container.execs.insert(exec_id.clone(), process);
+        container.execs.insert(exec_id.clone(), Box::new(process));
         self.names.insert(number, (id.clone(), exec_id.clone()));
         let event = TaskExecAdded { container_id: id, exec_id, ..Default::default() };
         self.publisher.publish(&Event::ExecAdded(event));

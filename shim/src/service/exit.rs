@@ -11,12 +11,11 @@ use containerd_shim_protos::events::task::{TaskExit, TaskOOM};
 use corten::sys::wait;
 use nix::errno::Errno;
 use protobuf::MessageField;
-use protobuf::well_known_types::timestamp::Timestamp;
 
 use super::{Job, Then, write};
-use crate::container::{Phase, Process};
+use crate::container::Phase;
 use crate::events::Event;
-use crate::exits::{self, Exit};
+use crate::exits::{self, Exit, timestamp};
 use crate::poll::Interest;
 use crate::server::{Alarm, Shim};
 use crate::worker::Verb;
@@ -89,7 +88,7 @@ impl Shim {
         let Some(container) = self.containers.get(id) else { return };
         let held = container.init.exit.is_some() && container.init.is_alive();
         let starting = container.init.phase == Phase::Starting;
-        if held && !starting && !container.execs.values().any(Process::is_alive) {
+        if held && !starting && !container.execs.values().any(|exec| exec.is_alive()) {
             self.tell(id, "");
         }
     }
@@ -191,9 +190,4 @@ pub(super) fn wait_response(exit: Exit) -> WaitResponse {
         exited_at: MessageField::some(timestamp(exit.exited_at)),
         ..Default::default()
     }
-}
-
-/// A moment as protobuf has it.
-pub(super) fn timestamp(moment: SystemTime) -> Timestamp {
-    Timestamp::from(moment)
 }

@@ -22,6 +22,7 @@ mod streams;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use containerd_shim_protos::api::ShutdownRequest;
 use corten::sys::wait::Exit;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -118,7 +119,7 @@ impl Shim {
             "Exec" => now(&self.exec(read(call)?)?),
             "ResizePty" => now(&self.resize(&read(call)?)?),
             "CloseIO" => now(&self.close_io(&read(call)?)?),
-            "Shutdown" => now(&self.shutdown(&read(call)?)),
+            "Shutdown" => read::<ShutdownRequest>(call).and_then(|_| now(&self.shutdown())),
             "Create" => later(self.create(read(call)?, reply, call.timeout)),
             "Start" => later(self.start(&read(call)?, reply, call.timeout)),
             "Kill" => self.kill(&read(call)?, reply, call.timeout),
@@ -126,7 +127,7 @@ impl Shim {
             "Resume" => later(self.resume(&read(call)?, reply, call.timeout)),
             "Update" => later(self.update(&read(call)?, reply, call.timeout)),
             "Delete" => later(self.delete(&read(call)?, reply, call.timeout)),
-            "Checkpoint" => self.checkpoint(&read(call)?),
+            "Checkpoint" => Err(self.checkpoint(&read(call)?)),
             other => Err(Status::new(Code::Unimplemented, format!("method {other}"))),
         }
     }
@@ -177,6 +178,7 @@ impl Shim {
                     }
                 }
                 Said::Born(born) => self.born(number, born, fds),
+                Said::Broken(words) => working.worker.broken = Some(words),
                 Said::Done => self.finish(number, Ok(())),
                 Said::Failed(failure) => self.finish(number, Err(failure)),
             }
@@ -188,8 +190,10 @@ impl Shim {
 
     fn notice_end(&mut self, number: u64, exit: Exit) {
         let Some(working) = self.workers.get_mut(&number) else { return };
-        let words =
-            format!("{}: the worker ended without an answer ({exit:?})", working.worker.describe());
+        let worker = &mut working.worker;
+        let why = worker.broken.take();
+        let why = why.unwrap_or_else(|| format!("the worker ended without an answer ({exit:?})"));
+        let words = format!("{}: {why}", worker.describe());
         let gave_up = working.gave_up.take();
         let job = working.job.as_ref().filter(|_| gave_up.is_some());
         let deleted = job.filter(|job| matches!(job.then, Then::Deleted)).map(|job| job.id.clone());
@@ -252,11 +256,15 @@ impl Shim {
             let _ended = kill(pid, Signal::SIGKILL);
             return;
         };
-        if let Err(error) = self.adopt(&id, &exec_id, born, fds) {
-            let _ended = kill(pid, Signal::SIGKILL);
-            let words = format!("take over process {pid} of container {id}: {error}");
-            tracing::error!("{words}");
-            self.died(number, Failure::new(code_of(&error), words));
+        match self.adopt(&id, &exec_id, born, fds) {
+            Ok(()) if exec_id.is_empty() => {}
+            Ok(()) => self.finish(number, Ok(())),
+            Err(error) => {
+                let _ended = kill(pid, Signal::SIGKILL);
+                let words = format!("take over process {pid} of container {id}: {error}");
+                tracing::error!("{words}");
+                self.died(number, Failure::new(code_of(&error), words));
+            }
         }
     }
 

@@ -132,7 +132,6 @@ impl Shim {
             process.phase = Phase::Running;
             return;
         }
-        process.io = None;
         process.exit.get_or_insert(Exit {
             pid: 0,
             status: NOT_STARTED,

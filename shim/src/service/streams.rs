@@ -47,7 +47,7 @@ impl Shim {
             io.turn();
         }
         let waited_for = process.deletion.is_some() && process.phase != Phase::Creating;
-        if waited_for && process.io.as_ref().is_none_or(Io::is_drained) {
+        if waited_for && process.io.as_deref().is_none_or(Io::is_drained) {
             self.drained(number);
         }
         if !has_streams {
@@ -65,7 +65,7 @@ impl Shim {
     /// Looks at the streams and loggers whose time has come.
     pub fn tick_io(&mut self, now: Instant) {
         let due = |process: &Process| {
-            process.io.as_ref().and_then(Io::deadline).is_some_and(|at| at <= now)
+            process.io.as_deref().and_then(Io::deadline).is_some_and(|at| at <= now)
         };
         let numbers: Vec<u64> = self
             .containers
@@ -91,6 +91,6 @@ impl Shim {
 impl Process {
     /// Closes its streams, whoever still reads or writes them. A logger that has not ended is left.
     pub fn close_streams(&mut self) -> Option<Logger> {
-        self.io.take().and_then(Io::finish)
+        self.io.take().and_then(|io| io.finish())
     }
 }

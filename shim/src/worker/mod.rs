@@ -33,7 +33,7 @@ use nix::unistd::{Pid, getppid, setpgid};
 
 pub use self::run::main as main_sealed;
 pub use self::task::{Born, Create, Exec, Failure, Said, Task, Verb, code_of};
-use crate::poll::{Interest, Poller, Token, Watched};
+use crate::poll::{Copied, Interest, Poller, Token, Watched};
 use crate::transport::Code;
 
 /// The argument that makes the binary a worker.
@@ -63,6 +63,10 @@ pub struct Worker {
     verb: &'static str,
     /// What it last said it was doing.
     pub doing: String,
+    /// It has not been heard of, and may still have copies of our descriptors.
+    silent: Option<Copied>,
+    /// Its last words, if a bug has ended it.
+    pub broken: Option<String>,
 }
 
 impl Worker {
@@ -76,6 +80,7 @@ impl Worker {
         let socket = poller.watch(ours, token, Interest::Read)?;
         let verb = task.name();
         let shim = Pid::this();
+        let silent = Some(poller.copied());
         let (pid, pidfd) =
             match clone3(&CloneArgs::default()).doing(|| "fork a worker".to_owned())? {
                 Cloned::Child => become_worker(task, &theirs, shim),
@@ -88,7 +93,8 @@ impl Worker {
             return Err(error);
         }
         let (socket, since) = (Some(socket), Instant::now());
-        Ok(Self { pid, pidfd, socket, since, verb, doing: String::new() })
+        let (doing, broken) = (String::new(), None);
+        Ok(Self { pid, pidfd, socket, since, verb, doing, silent, broken })
     }
 
     /// The next thing it has said, with its descriptors; none when it has said no more so far.
@@ -102,8 +108,11 @@ impl Worker {
                 other => other.map(|(length, fds)| (length, fds, buffer)),
             }
         });
+        if matches!(received, Err(Errno::EAGAIN)) {
+            return None;
+        }
+        self.silent = None;
         match received {
-            Err(Errno::EAGAIN) => None,
             Ok((0, ..)) | Err(_) => {
                 self.socket = None;
                 None

@@ -21,13 +21,11 @@ use protobuf::well_known_types::any::Any;
 
 use super::task::{Born, Create, Exec, Failure, Said, Task, Verb};
 use super::{NAME, SOCKET, TASK, WORDS};
+use crate::bundle::{PID_FILE, ROOTFS};
 use crate::container::Stdio;
 use crate::io::{self, ProcessEnd, ShimEnd, Wires};
 use crate::options::Options;
 use crate::{exits, log, mounts};
-
-/// Where `delete` finds the init's pid, in the bundle.
-const PID_FILE: &str = "init.pid";
 
 /// A sealed worker's whole life, begun by [`super::Worker::begin`].
 pub fn main() -> ! {
@@ -54,13 +52,26 @@ pub fn carry_out(task: Task) -> ! {
     let voice = Voice(Arc::new(socket));
     let progress = Voice(Arc::clone(&voice.0));
     log::tell_progress(move |what| progress.doing(what));
+    tell_bugs(Arc::clone(&voice.0));
+    let is_exec = matches!(task.verb, Verb::Exec(_));
     match log::keep(task.level).and_then(|()| voice.perform(task)) {
+        // Its last word was the process: one that the loop need not wake up for.
+        Ok(()) if is_exec => exit_now(0),
         Ok(()) => {
             voice.say(&Said::Done, &[]);
             exit_now(0)
         }
         Err(error) => fail(&voice.0, error),
     }
+}
+
+/// A bug is the shim's to know: the standard streams may be the container's by now. Nothing is taken
+/// back here.
+fn tell_bugs(socket: Arc<OwnedFd>) {
+    std::panic::set_hook(Box::new(move |info| {
+        say(&socket, &Said::Broken(log::bug(info)), &[]);
+        exit_now(1)
+    }));
 }
 
 /// Says why it could not be done.
@@ -136,7 +147,7 @@ impl Voice {
         exits::remove(bundle, None)?;
 
         self.doing("mount the root file system");
-        let rootfs = bundle.join("rootfs");
+        let rootfs = bundle.join(ROOTFS);
         mounts::mount_all(&request.mounts, &rootfs)?;
         if !request.mounts.is_empty() {
             undo.push("root file system", move || mounts::unmount_all(&rootfs));
@@ -148,7 +159,7 @@ impl Voice {
         self.doing("create the container");
         let wanted = create::Request {
             id: id.to_owned(),
-            console: opened.take_console(),
+            console: opened.console.take(),
             no_pivot: options.no_pivot_root,
             no_new_keyring: options.no_new_keyring,
             pid_file: Some(bundle.join(PID_FILE)),
@@ -174,12 +185,14 @@ impl Voice {
         let process = spec::parse_process(request.process.as_bytes(), Path::new("process"))?;
         let target = Target::find(store, id, false)?;
         let options = Options::read(&target.state.bundle)?;
-        self.doing("open the standard streams");
+        if request.stdio.is_any() {
+            self.doing("open the standard streams");
+        }
         let id = request.exec_id.as_str();
         let streams = Streams { stdio: &request.stdio, id, namespace, options: &options };
         let mut opened = streams.open()?;
         self.doing("run the process");
-        let wanted = exec::Request { console: opened.take_console(), ..Default::default() };
+        let wanted = exec::Request { console: opened.console.take(), ..Default::default() };
         let child = exec::exec(&target, &process, "", wanted)?;
         let born = Born {
             pid: child.pid.as_raw(),
@@ -225,6 +238,7 @@ struct Streams<'a> {
 
 /// Opened streams; those of the container's process are this process's own by now.
 struct OpenedStreams {
+    /// The socket for the terminal, taken out when the process is made: it must not be left open here.
     console: Option<OwnedFd>,
     shim: ShimEnd,
 }
@@ -254,9 +268,39 @@ impl Streams<'_> {
     }
 }
 
-impl OpenedStreams {
-    /// The socket for the terminal, which must not be left open here.
-    fn take_console(&mut self) -> Option<OwnedFd> {
-        self.console.take()
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use corten::sys::process::{CloneArgs, Cloned, clone3};
+
+    use super::*;
+
+    /// In a process without other threads, since it forks one that goes on in Rust.
+    #[test]
+    fn a_bug_is_told_to_the_shim_and_not_to_the_container() {
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "worker::run::tests::bug", "--ignored", "--nocapture"])
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains("1 passed"), "{text}");
+        assert!(!String::from_utf8_lossy(&output.stderr).contains("broken on purpose"));
+    }
+
+    #[test]
+    #[ignore = "run by the test above"]
+    fn bug() {
+        let (ours, theirs) = sys::socket::pair().unwrap();
+        if let Cloned::Child = clone3(&CloneArgs::default()).unwrap() {
+            tell_bugs(Arc::new(theirs));
+            panic!("broken on purpose");
+        }
+        drop(theirs);
+        let mut message = vec![0; sys::socket::next_length(&ours).unwrap()];
+        sys::socket::receive(&ours, &mut message).unwrap();
+        let Said::Broken(words) = serde_json::from_slice(&message).unwrap() else { panic!() };
+        assert!(words.starts_with("internal error at "), "{words}");
+        assert!(words.ends_with(": broken on purpose"), "{words}");
     }
 }

@@ -112,10 +112,13 @@ pub enum Said {
     Root(PathBuf),
     /// Lines for the log.
     Log(Vec<Line>),
-    /// It has started a process. Descriptors: its pidfd, then those of the wires.
+    /// It has started a process. Descriptors: its pidfd, then those of the wires. Of an exec it is the
+    /// last word: then all is done.
     Born(Born),
     /// All is done.
     Done,
+    /// A bug, in these words: it ends, and what it has made is still there.
+    Broken(String),
     /// It could not be done, and what was made was taken back.
     Failed(Failure),
 }
@@ -166,7 +169,7 @@ pub fn code_of(error: &Error) -> Code {
     match error.root() {
         Error::Exists(_) => Code::AlreadyExists,
         Error::NotFound(_) => Code::NotFound,
-        Error::Status(words) if words == "container not running" => Code::NotFound,
+        Error::NotRunning => Code::NotFound,
         Error::Status(_) => Code::FailedPrecondition,
         Error::Config { .. } | Error::Usage(_) => Code::InvalidArgument,
         Error::Unsupported(_) => Code::Unimplemented,

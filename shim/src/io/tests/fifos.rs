@@ -153,6 +153,24 @@ fn a_reader_may_leave_and_come_back() {
 }
 
 #[test]
+fn the_copies_of_a_process_that_was_just_forked_are_no_reader() {
+    let client = Client::new();
+    let (mut rig, [_stdin, mut stdout, _stderr]) = client.start();
+    stdout.write_all(b"kept").unwrap();
+    rig.run(Duration::from_millis(20));
+    // A worker has them, too, until it closes everything.
+    let (copied, keeper) = (rig.poller.copied(), client.reader("out"));
+    drop(stdout);
+    rig.run(Duration::from_millis(20));
+    drop(keeper);
+    rig.run(Duration::from_millis(20));
+    drop(copied);
+    let (mut out, mut got) = (client.reader("out"), Vec::new());
+    rig.until(|_| gather(&mut out, &mut got));
+    assert_eq!(got, b"kept");
+}
+
+#[test]
 fn a_path_that_is_no_fifo_or_not_there_is_an_error_and_one_removed_later_is_none() {
     let client = Client::new();
     let missing = client.path("missing");

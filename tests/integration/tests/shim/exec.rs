@@ -1,10 +1,14 @@
 //! Processes beside the init.
 
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+
 use containerd_shim_protos::api::Status;
 use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::shim::oci::ProcessDetails;
 use containerd_shim_protos::ttrpc::Code;
-use corten_integration::managers::{Verdict, check, eventually, same};
+use corten_integration::managers::{Stop, Verdict, check, eventually, same};
 use corten_integration::shim::task::{PATIENCE, refused};
 use corten_integration::shim::world::KILL;
 use corten_integration::shim::{Case, World, request};
@@ -27,6 +31,7 @@ pub(crate) const TESTS: &[Case] = shim_tests![
     exec_ids_in_pids,
     exec_has_its_own_process,
     exec_environment,
+    the_pid_of_one_that_has_ended,
 ];
 
 /// Exec reserves, Start runs, Wait and State tell the status, Delete answers it again.
@@ -227,4 +232,28 @@ fn exec_environment(world: &World) -> Verdict {
     same("stdout", &state.stdout, &fifos.path("out"))?;
     let out = fifos.out().end()?;
     same("output", &String::from_utf8_lossy(&out).as_ref(), &"hello\n/tmp\n1000\n1001\n")
+}
+
+/// The pid of an exec that has ended may be another process's: Pids does not give it the exec's name.
+fn the_pid_of_one_that_has_ended(world: &World) -> Verdict {
+    world.reference_deviates("this is about our own list")?;
+    let last = Path::new("/proc/sys/kernel/ns_last_pid");
+    if !last.exists() {
+        return Err(Stop::Skip("the kernel has no ns_last_pid".to_owned()));
+    }
+    let (task, fifos) = world.piped("while read word; do sleep 1000 & echo done; done")?;
+    let mut stdin = fifos.stdin()?;
+    for number in 1..=20 {
+        let name = format!("e{number}");
+        let pid = task.exec(&name, "exit 3")?;
+        same("status", &task.client.wait(&task.id, &name)?.exit_status, &3)?;
+        fs::write(last, (pid - 1).to_string())?;
+        stdin.write_all(b"go\n")?;
+        eventually("a new process", PATIENCE, || Ok(fifos.out().text().lines().count() == number))?;
+        let listed = task.client.pids(&task.id)?.processes;
+        if let Some(process) = listed.iter().find(|process| process.pid == pid) {
+            return check(process.info.is_none(), format!("{process:?}"));
+        }
+    }
+    Err(Stop::Skip("others were always quicker".to_owned()))
 }

@@ -7,9 +7,11 @@ use corten_integration::bundle::Bundle;
 use corten_integration::managers::{Verdict, check, eventually, same};
 use corten_integration::shim::leaks::processes;
 use corten_integration::shim::task::PATIENCE;
+use corten_integration::shim::world::KILL;
 use corten_integration::shim::{Case, World};
 use corten_integration::shim_tests;
 use nix::sys::ptrace;
+use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 use serde_json::json;
@@ -27,18 +29,20 @@ const OURS: &str = "this is about our own loop";
 fn a_zombie_that_is_traced(world: &World) -> Verdict {
     world.reference_deviates(OURS)?;
     let task = world.running("sleep 1000")?;
-    let pid = Pid::from_raw(task.exec("traced", "sleep 0.3; exit 7")?.cast_signed());
+    let pid = Pid::from_raw(task.exec("traced", "exec sleep 1001")?.cast_signed());
     ptrace::seize(pid, ptrace::Options::empty())?;
     let wait = task.client.waiting(&task.id, "traced");
+    task.client.kill(&task.id, "traced", KILL, false)?;
     eventually("it is a zombie", PATIENCE, || {
-        let state = format!("process {pid} (sh) Z");
+        let state = format!("process {pid} (sleep) Z");
         Ok(processes().iter().any(|(_, line)| line.starts_with(&state)))
     })?;
     task.shim.rests(Duration::from_secs(1))?;
     wait.is_pending()?;
-    same("what the tracer sees", &waitpid(pid, None)?, &WaitStatus::Exited(pid, 7))?;
-    same("status", &wait.answer()?.exit_status, &7)?;
-    same("event", &world.events.exit(&task.id, "traced")?.exit_status, &7)
+    let seen = WaitStatus::Signaled(pid, Signal::SIGKILL, false);
+    same("what the tracer sees", &waitpid(pid, None)?, &seen)?;
+    same("status", &wait.answer()?.exit_status, &137)?;
+    same("event", &world.events.exit(&task.id, "traced")?.exit_status, &137)
 }
 
 /// A shim without containers stays for who is connected: a create may be on its way for long.

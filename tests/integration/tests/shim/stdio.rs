@@ -1,9 +1,11 @@
 //! Standard streams through FIFOs and files: every byte, once, in order; nobody waits for a reader.
 
 use std::io::Write;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use corten_integration::managers::{Verdict, check, eventually, same};
+use corten_integration::managers::{Verdict, check, contains, eventually, same};
+use corten_integration::shim::leaks::processes;
 use corten_integration::shim::stdio::{Reader, moment, open};
 use corten_integration::shim::task::PATIENCE;
 use corten_integration::shim::world::KILL;
@@ -27,6 +29,7 @@ pub(crate) const TESTS: &[Case] = shim_tests![
     a_stuck_reader_of_an_exec,
     a_missing_reader_does_not_hold_the_end,
     output_to_a_file,
+    the_process_that_writes_a_file,
     output_to_a_full_disk,
     output_to_a_relative_scheme,
     only_stdout,
@@ -260,6 +263,34 @@ fn output_to_a_file(world: &World) -> Verdict {
     let mut lines: Vec<_> = text.lines().collect();
     lines.sort_unstable();
     same("lines", &lines, &["err", "out"])
+}
+
+/// What appends to the file shares the shim's memory (it is no copy of the binary) and has nothing
+/// open but what it needs.
+fn the_process_that_writes_a_file(world: &World) -> Verdict {
+    world.reference_deviates("its copy is in the shim")?;
+    let mut task = world.task(world.bundle("while read word; do echo $word; done"))?;
+    let (fifos, path) = (world.unread_fifos()?, world.dir.join("log"));
+    let mut query = task.request();
+    query.stdin = fifos.path("in");
+    query.stdout = format!("file://{}", path.display());
+    query.stderr.clone_from(&query.stdout);
+    task.pid = task.client.create(&query)?;
+    task.start()?;
+    let all = processes();
+    let copier = all.iter().find(|(_, line)| line.contains("(corten-output) "));
+    let copier = Path::new("/proc").join(copier.ok_or("no copier")?.0.to_string());
+    let shim = Path::new("/proc").join(task.shim.pid.to_string());
+    let exe = |process: &Path| std::fs::read_link(process.join("exe"));
+    same("binary", &exe(&copier)?, &exe(&shim)?)?;
+    same("descriptors", &std::fs::read_dir(copier.join("fd"))?.count(), &4)?;
+    let stat = std::fs::read_to_string(copier.join("stat"))?;
+    contains("its parent", &stat, &format!("(corten-output) S {} ", task.shim.pid))?;
+    let mut stdin = fifos.write(b"one\n")?;
+    let written = |text: &str| Ok(std::fs::read_to_string(&path)? == text);
+    eventually("one", PATIENCE, || written("one\n"))?;
+    stdin.write_all(b"two\n")?;
+    eventually("two", PATIENCE, || written("one\ntwo\n"))
 }
 
 /// A disk that is full (H7): the container writes on, and ends.
