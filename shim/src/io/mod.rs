@@ -5,6 +5,13 @@
 //! not; containerd may restart meanwhile; a client that stops reading does not delay a kill, and a
 //! delete by at most half a second.
 //!
+//! One thing breaks it, and no flag helps: write(2) to a pipe copies from user memory with the pipe's
+//! mutex held, and splice(2), read(2), tee(2) and FIONREAD all wait for that mutex, uninterruptibly.
+//! A container whose buffer faults for long (a mapped file of a FUSE or network file system that
+//! hangs; userfaultfd with the right to make the kernel wait) stops this pod's loop until the fault or
+//! its process ends. Only a process for each pipe would be safe from it, which is what the memory of
+//! one thread for a pod was bought with; the runtime's own `kill` does not need the loop.
+//!
 //! | `stdout` | what becomes of it |
 //! |---|---|
 //! | empty | /dev/null |
