@@ -23,7 +23,7 @@ use crate::sys;
 use crate::sys::process::pidfd_open;
 
 /// The version of the journal's format; a file with another one is not understood.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// `PF_FORKNOEXEC` of `/proc/<pid>/stat`: forked but did not exec. ps(1), PROCESS FLAGS, 1.
 const PF_FORKNOEXEC: u64 = 0x40;

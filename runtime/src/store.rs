@@ -3,10 +3,11 @@
 //!
 //! A container is claimed by `mkdir`, so one of many creators wins. Whoever changes a container
 //! holds a `flock` on its directory, which the kernel drops when the holder dies; readers need no
-//! lock, because the journal is only ever replaced whole. The directory is removed last.
+//! lock, because the journal is only ever replaced whole, and its last line is a checksum of the
+//! rest. The directory is removed last.
 
 use std::ffi::OsStr;
-use std::fs::File;
+use std::fs::{DirEntry, File};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -14,14 +15,17 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags, Flock, FlockArg, OFlag, open, openat, renameat};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, open, openat, renameat};
 use nix::sys::stat::{Mode, fstat, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, close, unlinkat};
 
 use crate::error::{Doing, Error, Result};
 use crate::state::{FORMAT, State};
+use crate::sys::fs::{try_lock, unlock};
 
 const JOURNAL: &str = "state.json";
+/// How long the journal's last line is: a new line, 16 digits, a new line.
+const SUM: usize = 18;
 /// What is to replace one of the files.
 const NEW: &str = ".new";
 const CONFIG: &str = "config.json";
@@ -48,7 +52,7 @@ pub struct Dir {
 
 /// The exclusive right to change a container, until dropped.
 #[derive(Debug)]
-pub struct Lock(Flock<OwnedFd>);
+pub struct Lock(OwnedFd);
 
 impl Lock {
     /// In a process that was cloned from the holder and never returns: closes its copy of the
@@ -58,6 +62,28 @@ impl Lock {
         // Linux closes the descriptor whatever close(2) says.
         let _closed = close(self.0.as_raw_fd());
     }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing would not do while a process that inherited the open file lives. A failure is
+        // nothing to panic over: the kernel takes the lock back when this process ends.
+        if let Err(errno) = unlock(&self.0) {
+            tracing::debug!("unlock: {}", errno.desc());
+        }
+    }
+}
+
+/// What stands before the last line, if that is its checksum.
+fn intact(bytes: &[u8]) -> Option<&[u8]> {
+    let (json, sum) = bytes.split_at_checked(bytes.len().checked_sub(SUM)?)?;
+    (sum == format!("\n{:016x}\n", checksum(json)).as_bytes()).then_some(json)
+}
+
+/// FNV-1a of 64 bits: against half a file and turned bits, not against anybody.
+fn checksum(bytes: &[u8]) -> u64 {
+    let step = |sum: u64, byte: &u8| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, step)
 }
 
 const DIRECTORY: OFlag =
@@ -169,35 +195,43 @@ impl Dir {
     /// holds on for longer.
     pub fn lock(&self, patience: Duration) -> Result<Lock> {
         let deadline = Instant::now() + patience;
-        let mut fd = openat(&self.fd, ".", DIRECTORY, Mode::empty())
+        let fd = openat(&self.fd, ".", DIRECTORY, Mode::empty())
             .doing(|| format!("open {}", self.path.display()))?;
         loop {
-            match Flock::lock(fd, FlockArg::LockExclusiveNonblock) {
-                Ok(lock) if self.is_linked() => return Ok(Lock(lock)),
-                Ok(_) => return Err(Error::NotFound(self.id.clone())),
-                Err((_, Errno::EWOULDBLOCK)) if Instant::now() >= deadline => {
+            match try_lock(&fd) {
+                Ok(()) => {
+                    let lock = Lock(fd);
+                    return if self.is_linked()? {
+                        Ok(lock)
+                    } else {
+                        Err(Error::NotFound(self.id.clone()))
+                    };
+                }
+                Err(Errno::EWOULDBLOCK) if Instant::now() >= deadline => {
                     return Err(Error::Status(format!(
                         "another command is changing container {} (waited {} s)",
                         self.id,
                         patience.as_secs()
                     )));
                 }
-                Err((back, Errno::EWOULDBLOCK | Errno::EINTR)) => {
-                    fd = back;
+                Err(Errno::EWOULDBLOCK | Errno::EINTR) => {
                     std::thread::sleep(Duration::from_millis(1));
                 }
-                Err((_, errno)) => {
-                    return Err(errno).doing(|| format!("lock {}", self.path.display()));
-                }
+                Err(errno) => return Err(errno).doing(|| format!("lock {}", self.path.display())),
             }
         }
     }
 
-    /// Whether the path still leads to this directory.
-    fn is_linked(&self) -> bool {
-        let ours = fstat(&self.fd);
-        let there = fstatat(AT_FDCWD, &self.path, AtFlags::AT_SYMLINK_NOFOLLOW);
-        matches!((ours, there), (Ok(a), Ok(b)) if a.st_dev == b.st_dev && a.st_ino == b.st_ino)
+    /// Whether the path still leads to this directory. Not to know is no answer: a claim that took
+    /// it for "deleted" would make the directory again and find its own.
+    fn is_linked(&self) -> Result<bool> {
+        let doing = || format!("stat {}", self.path.display());
+        let ours = fstat(&self.fd).doing(doing)?;
+        match fstatat(AT_FDCWD, &self.path, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(there) => Ok(ours.st_dev == there.st_dev && ours.st_ino == there.st_ino),
+            Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(false),
+            Err(errno) => Err(errno).doing(doing),
+        }
     }
 
     /// Replaces the journal, atomically.
@@ -205,8 +239,9 @@ impl Dir {
     /// # Errors
     /// `ENOSPC`, `EROFS`; the old journal is then still there.
     pub fn write_state(&self, state: &State) -> Result<()> {
-        let bytes = serde_json::to_vec(state)
+        let mut bytes = serde_json::to_vec(state)
             .map_err(|error| Error::Failed(format!("write {JOURNAL}: {error}")))?;
+        bytes.extend(format!("\n{:016x}\n", checksum(&bytes)).into_bytes());
         self.replace(JOURNAL, &bytes)
     }
 
@@ -226,15 +261,18 @@ impl Dir {
         renameat(&self.fd, NEW, &self.fd, name).doing(doing)
     }
 
-    /// Reads the journal.
+    /// Reads the journal. One with another checksum is not believed: its groups would be killed,
+    /// and whose they are is not known any more.
     ///
     /// # Errors
-    /// When there is none, or it is not understood.
+    /// When there is none, or it is not what we wrote, or not understood.
     pub fn read_state(&self) -> Result<State> {
         let bytes = self.read(JOURNAL)?;
-        let state: State = serde_json::from_slice(&bytes).map_err(|error| {
-            Error::Failed(format!("read {}: {error}", self.path.join(JOURNAL).display()))
-        })?;
+        let damaged =
+            |why: &str| Error::Failed(format!("read {}: {why}", self.path.join(JOURNAL).display()));
+        let json = intact(&bytes).ok_or_else(|| damaged("damaged: the checksum is not its own"))?;
+        let state: State =
+            serde_json::from_slice(json).map_err(|error| damaged(&error.to_string()))?;
         if state.format != FORMAT || state.id != self.id {
             return Err(Error::Failed(format!(
                 "read {}: format {} of container {:?} is not understood",
@@ -291,19 +329,13 @@ impl Dir {
     /// When something in it resists.
     pub fn remove(&self) -> Result<()> {
         let doing = || format!("remove {}", self.path.display());
-        for entry in std::fs::read_dir(format!("/proc/self/fd/{}", self.fd.as_raw_fd()))
-            .doing(doing)?
-            .flatten()
-        {
-            let name = entry.file_name();
-            if name == OsStr::new(JOURNAL) {
-                continue;
+        match std::fs::read_dir(format!("/proc/self/fd/{}", self.fd.as_raw_fd())) {
+            Ok(entries) => entries.flatten().try_for_each(|entry| self.remove_entry(&entry))?,
+            // No descriptor is left to look with, and what we make has known names.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
+                [NEW, CONFIG, GATE].iter().try_for_each(|name| self.remove_file(name))?;
             }
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                std::fs::remove_dir_all(entry.path()).doing(doing)?;
-            } else {
-                unlinkat(&self.fd, name.as_os_str(), UnlinkatFlags::NoRemoveDir).doing(doing)?;
-            }
+            Err(error) => return Err(error).doing(doing),
         }
         self.remove_file(JOURNAL)?;
         match unlinkat(AT_FDCWD, &self.path, UnlinkatFlags::RemoveDir) {
@@ -311,10 +343,73 @@ impl Dir {
             Err(errno) => Err(errno).doing(doing),
         }
     }
+
+    fn remove_entry(&self, entry: &DirEntry) -> Result<()> {
+        let doing = || format!("remove {}", self.path.display());
+        let name = entry.file_name();
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            return std::fs::remove_dir_all(entry.path()).doing(doing);
+        }
+        if name == OsStr::new(JOURNAL) {
+            return Ok(());
+        }
+        unlinkat(&self.fd, name.as_os_str(), UnlinkatFlags::NoRemoveDir).doing(doing)
+    }
 }
 
 impl AsFd for Dir {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_journal_is_believed_only_as_it_was_written() {
+        let json = br#"{"format":2,"id":"a"}"#;
+        let mut bytes = [&json[..], format!("\n{:016x}\n", checksum(json)).as_bytes()].concat();
+        assert_eq!(intact(&bytes), Some(&json[..]));
+        for length in 0..bytes.len() {
+            assert_eq!(intact(&bytes[..length]), None, "cut at {length}");
+        }
+        for at in 0..bytes.len() {
+            for bit in 0..8 {
+                bytes[at] ^= 1 << bit;
+                assert_eq!(intact(&bytes), None, "bit {bit} of byte {at}");
+                bytes[at] ^= 1 << bit;
+            }
+        }
+    }
+
+    #[test]
+    fn a_directory_with_anything_in_it_is_removed() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::new(root.path(), false);
+        let (dir, _lock) = store.claim("a").unwrap();
+        std::fs::create_dir_all(dir.path().join(JOURNAL).join("below")).unwrap();
+        std::fs::write(dir.path().join("other"), "x").unwrap();
+        dir.remove().unwrap();
+        assert!(matches!(store.open("a"), Err(Error::NotFound(_))));
+    }
+
+    #[test]
+    fn the_checksum_is_fnv_1a() {
+        assert_eq!(checksum(b""), 0xcbf2_9ce4_8422_2325);
+        assert_eq!(checksum(b"foobar"), 0x8594_4171_f739_67e8);
+    }
+
+    #[test]
+    fn a_lock_is_given_back_also_while_a_copy_of_its_descriptor_lives() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::new(root.path(), false);
+        let (dir, lock) = store.claim("a").unwrap();
+        let copy = lock.0.try_clone().unwrap();
+        assert!(matches!(dir.lock(Duration::ZERO), Err(Error::Status(_))));
+        drop(lock);
+        dir.lock(Duration::ZERO).unwrap();
+        drop(copy);
     }
 }

@@ -1,4 +1,4 @@
-//! Files: `openat2(2)`, `memfd_create(2)` with seals, `sendfile(2)`.
+//! Files: `openat2(2)`, `memfd_create(2)` with seals, `flock(2)`, `sendfile(2)`.
 
 use std::ffi::CStr;
 use std::mem::size_of;
@@ -69,6 +69,26 @@ pub fn memfd_executable(name: &CStr) -> Result<OwnedFd, Errno> {
         Err(Errno::EINVAL) => create(flags),
         other => other,
     }
+}
+
+/// `flock(2)`: the exclusive lock of an open file, without waiting for it. It goes when the last
+/// descriptor of that open file is closed.
+///
+/// # Errors
+/// `EWOULDBLOCK` when somebody else has it.
+pub fn try_lock(file: impl AsFd) -> Result<(), Errno> {
+    // SAFETY: plain integers.
+    let ret = unsafe { libc::flock(file.as_fd().as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) };
+    check(ret.into()).map(drop)
+}
+
+/// `flock(2)`: gives the lock back, for every process that has this open file.
+///
+/// # Errors
+/// None that an open file could give.
+pub fn unlock(file: impl AsFd) -> Result<(), Errno> {
+    // SAFETY: plain integers.
+    check(unsafe { libc::flock(file.as_fd().as_raw_fd(), libc::LOCK_UN) }.into()).map(drop)
 }
 
 /// What `fstatfs(2)` says about a file system and the mount it was reached through.

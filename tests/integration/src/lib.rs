@@ -12,6 +12,7 @@ mod catalogue;
 pub mod cgroups;
 pub mod console;
 pub mod driver;
+pub mod journal;
 pub mod managers;
 pub mod oracle;
 pub mod reaper;

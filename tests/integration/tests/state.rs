@@ -8,6 +8,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use corten_integration::driver::wait_until;
+use corten_integration::journal::{edit, json_of, signed};
 use corten_integration::{Bundle, Flavour, Test, suite, tests};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -169,13 +170,14 @@ fn journal(t: &Test, b: &Bundle) -> PathBuf {
 /// Empty, cut off, garbage, of another version: `delete --force` works and leaves nothing.
 fn broken_journal_is_deletable(t: &Test) {
     t.skip_on_peers("leave the cgroup and the process");
-    let broken: [fn(String) -> String; 6] = [
+    let broken: [fn(String) -> String; 7] = [
         |_| String::new(),
         |text| text[..text.len() / 2].to_owned(),
         |_| "garbage".to_owned(),
         |_| "{}".to_owned(),
         |_| "[1, 2]".to_owned(),
-        |text| text.replacen("\"format\":1", "\"format\":999", 1),
+        |text| text.replacen("\"format\":2", "\"format\":999", 1),
+        |text| signed(&json_of(&text).replacen("\"format\":2", "\"format\":999", 1)),
     ];
     for (n, how) in broken.iter().enumerate() {
         for running in [false, true] {
@@ -244,11 +246,10 @@ fn foreign_names_in_the_root_do_no_harm(t: &Test) {
 
 /// Puts another pid where the first process's is recorded.
 fn forge(t: &Test, b: &Bundle, from: i32, to: i32) {
-    let text = fs::read_to_string(journal(t, b)).unwrap();
-    let forged = text.replace(&format!("\"pid\":{from}"), &format!("\"pid\":{to}"));
-    let forged = forged.replace(&format!("_pid\":{from}"), &format!("_pid\":{to}"));
-    assert_ne!(text, forged, "the pid {from} stands in {text}");
-    fs::write(journal(t, b), forged).unwrap();
+    edit(&journal(t, b), |text| {
+        let forged = text.replace(&format!("\"pid\":{from}"), &format!("\"pid\":{to}"));
+        forged.replace(&format!("_pid\":{from}"), &format!("_pid\":{to}"))
+    });
 }
 
 fn stranger(t: &Test) -> corten_integration::driver::Running {
@@ -325,12 +326,13 @@ fn reused_pid_within_a_tick(t: &Test) {
     let mut b = t.bundle();
     let pid = t.sleeper(&mut b);
     let text = fs::read_to_string(journal(t, &b)).unwrap();
-    let journal_of: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let journal_of: serde_json::Value = serde_json::from_str(json_of(&text)).unwrap();
     let Some(inode) = journal_of["init"]["inode"].as_u64() else {
         t.skip("no numbers of processes before Linux 6.9")
     };
-    let other = text.replace(&format!("\"inode\":{inode}"), &format!("\"inode\":{}", inode + 1));
-    fs::write(journal(t, &b), other).unwrap();
+    edit(&journal(t, &b), |text| {
+        text.replace(&format!("\"inode\":{inode}"), &format!("\"inode\":{}", inode + 1))
+    });
     assert_eq!(t.status(&b.id), "stopped");
     t.kill(&b.id, "KILL").fails();
     fs::write(journal(t, &b), text).unwrap();
@@ -352,9 +354,7 @@ fn another_boot_is_stopped(t: &Test) {
     let pid = t.sleeper(&mut b);
     let text = fs::read_to_string(journal(t, &b)).unwrap();
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
-    let forged = text.replace(boot.trim(), "00000000-0000-0000-0000-000000000000");
-    assert_ne!(text, forged, "the boot id stands in {text}");
-    fs::write(journal(t, &b), forged).unwrap();
+    edit(&journal(t, &b), |text| text.replace(boot.trim(), "00000000-0000-0000-0000-000000000000"));
     assert_eq!(t.status(&b.id), "stopped");
     fs::write(journal(t, &b), text).unwrap();
     assert_eq!(t.pid(&b.id), pid);
