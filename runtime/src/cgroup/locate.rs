@@ -56,8 +56,14 @@ impl Cgroup {
         let (lenient, taken, placeholder) = (plan.lenient(), false, None);
         let mut cgroup = Self { version, lenient, taken, unit, placeholder, groups };
         for group in &mut cgroup.groups {
-            // The journal must know, or a crash now would make another's group look like ours.
-            group.at.existed = !matches!(lstat(&group.path), Err(Errno::ENOENT));
+            // The journal must know, or a crash now would make another's group look like ours. Not to
+            // know is no answer: what is taken for another's is never removed.
+            group.at.existed = match lstat(&group.path) {
+                Ok(_) => true,
+                Err(Errno::ENOENT) => false,
+                Err(errno) if plan.lenient() && super::no_permission(errno) => true,
+                Err(errno) => return Err(errno).doing(|| format!("stat {:?}", group.path)),
+            };
         }
         Ok(cgroup)
     }
