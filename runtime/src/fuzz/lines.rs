@@ -38,7 +38,7 @@ pub fn mountinfo(data: &[u8]) {
 pub fn passwd(data: &[u8]) {
     let (uid, file) = data.split_at(data.len().min(4));
     let uid = uid.iter().fold(0, |uid: u32, byte| uid * 10 % 100_000 + u32::from(byte % 10));
-    let found = home_in(file, uid);
+    let found = home_in(file, uid).unwrap_or_default();
     let line = file.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii_end).find(|line| {
         let field =
             line.split(|byte| *byte == b':').nth(2).and_then(|id| std::str::from_utf8(id).ok());

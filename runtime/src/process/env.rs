@@ -19,10 +19,11 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
 use super::{cstring, json_path, open_in_root};
-use crate::error::{Error, Result};
+use crate::error::{Doing, Error, Result};
 
 /// How much of /etc/passwd is looked at, in bytes.
 const PASSWD_LIMIT: u64 = 4 << 20;
@@ -81,13 +82,14 @@ impl Env {
     /// does not say.
     ///
     /// # Errors
-    /// Never because of the file: an image without a usable one is ordinary.
+    /// Never because of the file: an image without a usable one is ordinary. A machine that has no
+    /// descriptor or memory left to read it is not: another HOME than the image's would go unnoticed.
     pub fn add_home(&mut self, root: BorrowedFd<'_>, uid: u32) -> Result<()> {
         if self.get("HOME").is_some_and(|home| !home.is_empty()) {
             return Ok(());
         }
-        let home = home_of(root, uid).unwrap_or_else(|| b"/".to_vec());
-        self.set("HOME", &home)
+        let home = home_of(root, uid).doing(|| "read the container's /etc/passwd".to_owned())?;
+        self.set("HOME", home.as_deref().unwrap_or(b"/"))
     }
 
     /// The entries for `execve(2)`.
@@ -110,30 +112,41 @@ impl Env {
     }
 }
 
-/// The home directory of `uid` in the container.
-fn home_of(root: BorrowedFd<'_>, uid: u32) -> Option<Vec<u8>> {
+/// The home directory of `uid` in the container, if it says.
+fn home_of(root: BorrowedFd<'_>, uid: u32) -> Result<Option<Vec<u8>>, Errno> {
     // NONBLOCK: a fifo of this name must not stop us.
-    let fd = open_in_root(root, c"etc/passwd", OFlag::O_RDONLY | OFlag::O_NONBLOCK).ok()?;
+    let fd = match open_in_root(root, c"etc/passwd", OFlag::O_RDONLY | OFlag::O_NONBLOCK) {
+        Err(errno) if is_the_images(errno) => return Ok(None),
+        other => other?,
+    };
+    let raw = |error: std::io::Error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO));
     let file = File::from(fd);
-    if !file.metadata().ok()?.is_file() {
-        return None;
+    if !file.metadata().map_err(raw)?.is_file() {
+        return Ok(None);
     }
-    home_in(BufReader::new(file.take(PASSWD_LIMIT)), uid)
+    home_in(BufReader::new(file.take(PASSWD_LIMIT)), uid).map_err(raw)
+}
+
+/// Whether the file is to blame that it can't be opened: there is none, it is a link to nowhere or
+/// to what is not ours to see, or nothing that can be read.
+fn is_the_images(errno: Errno) -> bool {
+    use Errno::{EACCES, ELOOP, ENODEV, ENOENT, ENOTDIR, ENXIO, EXDEV};
+    matches!(errno, ENOENT | ENOTDIR | ELOOP | EXDEV | EACCES | ENXIO | ENODEV)
 }
 
 /// The sixth field of the first line whose third is `uid`.
-pub(crate) fn home_in(mut passwd: impl BufRead, uid: u32) -> Option<Vec<u8>> {
+pub(crate) fn home_in(mut passwd: impl BufRead, uid: u32) -> std::io::Result<Option<Vec<u8>>> {
     let mut line = Vec::new();
     loop {
         line.clear();
-        if passwd.read_until(b'\n', &mut line).ok()? == 0 {
-            return None;
+        if passwd.read_until(b'\n', &mut line)? == 0 {
+            return Ok(None);
         }
         let mut fields = line.trim_ascii_end().split(|byte| *byte == b':');
         let found = fields.nth(2).and_then(|field| OsStr::from_bytes(field).to_str()?.parse().ok());
         if found == Some(uid) {
-            let home = fields.nth(2)?;
-            return (!home.is_empty() && !home.contains(&0)).then(|| home.to_vec());
+            let home = fields.nth(2).filter(|home| !home.is_empty() && !home.contains(&0));
+            return Ok(home.map(<[u8]>::to_vec));
         }
     }
 }
@@ -180,11 +193,11 @@ mod tests {
     #[test]
     fn home_comes_from_the_first_matching_line() {
         let passwd = b"root:x:0:0:root:/root:/bin/sh\n#c\nu:x:1000:1:u:/home/u:\nv:x:1000:1::/v:\nw:x:7:7\ne:x:8:8:::/bin/sh";
-        assert_eq!(home_in(&passwd[..], 0), Some(b"/root".to_vec()));
-        assert_eq!(home_in(&passwd[..], 1000), Some(b"/home/u".to_vec()));
-        assert_eq!(home_in(&passwd[..], 7), None);
-        assert_eq!(home_in(&passwd[..], 8), None);
-        assert_eq!(home_in(&passwd[..], 9), None);
+        assert_eq!(home_in(&passwd[..], 0).unwrap(), Some(b"/root".to_vec()));
+        assert_eq!(home_in(&passwd[..], 1000).unwrap(), Some(b"/home/u".to_vec()));
+        assert_eq!(home_in(&passwd[..], 7).unwrap(), None);
+        assert_eq!(home_in(&passwd[..], 8).unwrap(), None);
+        assert_eq!(home_in(&passwd[..], 9).unwrap(), None);
     }
 
     #[test]
@@ -211,10 +224,10 @@ mod tests {
         std::fs::create_dir(root.path().join("etc")).unwrap();
         let passwd = root.path().join("etc/passwd");
         nix::unistd::mkfifo(&passwd, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        assert_eq!(home_of(dir.as_fd(), 0), None);
+        assert_eq!(home_of(dir.as_fd(), 0), Ok(None));
         std::fs::remove_file(&passwd).unwrap();
         std::os::unix::fs::symlink("/etc/passwd", &passwd).unwrap();
-        assert_eq!(home_of(dir.as_fd(), 0), None, "a link to itself inside the root");
+        assert_eq!(home_of(dir.as_fd(), 0), Ok(None), "a link to itself inside the root");
     }
 
     proptest! {
