@@ -51,7 +51,13 @@ pub fn start(dir: &Dir, state: &State, hooks: &Hooks, wait: Wait) -> Result<()> 
         other => return refuse(&format!("cannot start a container in the {other} state")),
     }
     let notify = Notify::from_env().map(|notify| notify.listen(dir)).transpose()?.flatten();
-    gate::open(dir)?;
+    // When it says why it can't go on it is on its way out, and not created any more.
+    let init = kill::init_pidfd(state)?;
+    gate::open(dir).inspect_err(|error| {
+        if let (Error::Failed(_), Some(init)) = (error, &init) {
+            let _told_already = kill::wait_ended(init, PATIENCE);
+        }
+    })?;
     if state.has_died_early() {
         return Err(died(state.open_cgroup().as_ref()));
     }
