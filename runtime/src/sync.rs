@@ -157,9 +157,12 @@ impl ToInit {
     pub fn next(&self) -> Result<Report> {
         let mut buffer = vec![0; MAX + 1];
         let (length, _) = match socket::receive(&self.0, &mut buffer) {
-            Err(Errno::ECONNRESET) => return Ok(Report::Gone),
-            other => other.doing(|| "listen to the init".to_owned())?,
-        };
+            // It ended without having read all that we said. That is told once, and before what it
+            // had to say itself: not to look again would take its failure for success.
+            Err(Errno::ECONNRESET) => socket::receive(&self.0, &mut buffer),
+            other => other,
+        }
+        .doing(|| "listen to the init".to_owned())?;
         Report::read(buffer.get(..length).unwrap_or_default())
     }
 
@@ -274,6 +277,16 @@ mod tests {
         assert!(parent.go(Go::Mapped).is_err());
         assert_eq!(parent.last_words().unwrap().to_string(), "no");
         assert!(parent.last_words().is_none());
+    }
+
+    #[test]
+    fn the_words_of_a_child_that_did_not_listen_are_heard() {
+        let (parent, child) = pair().unwrap();
+        parent.go(Go::Released).unwrap();
+        child.report(&Report::Failed("no".to_owned())).unwrap();
+        drop(child);
+        assert!(matches!(parent.next().unwrap(), Report::Failed(text) if text == "no"));
+        assert!(matches!(parent.next().unwrap(), Report::Gone));
     }
 
     #[test]
