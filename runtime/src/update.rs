@@ -16,7 +16,8 @@ use crate::store::Store;
 /// Lays `resources` over the limits of container `id`. On failure the old ones are in force.
 ///
 /// # Errors
-/// [`Error::NotRunning`] for a stopped container; the limit that could not be set.
+/// [`Error::NotRunning`] for a stopped container; the limit that could not be set; no room to write
+/// them down.
 pub fn update(store: &Store, id: &str, resources: &LinuxResources) -> Result<()> {
     let dir = store.open(id)?;
     let _lock = dir.lock(PATIENCE)?;
@@ -31,8 +32,7 @@ pub fn update(store: &Store, id: &str, resources: &LinuxResources) -> Result<()>
     let cgroup = state
         .open_cgroup()
         .ok_or_else(|| Error::Unsupported(format!("container {id} has no cgroup to update")))?;
-    let merged = cgroup.update(&old, resources)?;
-    dir.replace_config(&with_resources(&bytes, &merged)?)
+    cgroup.update(&old, resources, |merged| dir.replace_config(&with_resources(&bytes, merged)?))
 }
 
 /// The config with other resources and nothing else changed, unknown properties included.

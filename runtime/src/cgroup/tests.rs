@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use oci_spec::runtime::{Linux, LinuxResources};
@@ -16,6 +17,7 @@ use serde_json::{Value, json};
 
 use super::dir::Dir;
 use super::{Cgroup, Location, Options, Plan, Record, Version};
+use crate::error::Error;
 use crate::sys::process::{CloneArgs, Cloned, clone3};
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -364,19 +366,36 @@ fn an_update_happens_as_a_whole_or_not_at_all() {
     let resources = |json: Value| serde_json::from_value::<LinuxResources>(json).unwrap();
     // Up beyond the old swap, and down below the old memory: both orders of writing.
     let up = json!({"memory": {"limit": 128 << 20, "swap": 256 << 20}, "pids": {"limit": 9}});
-    let saved = own.cgroup.update(&plan.resources, &resources(up)).unwrap();
+    let update = |old: &LinuxResources, new: Value| {
+        let mut saved = LinuxResources::default();
+        let done = own.cgroup.update(old, &resources(new), |merged| {
+            saved = merged.clone();
+            Ok(())
+        });
+        done.map(|()| saved)
+    };
+    let saved = update(&plan.resources, up).unwrap();
     assert_eq!(own.file("memory", "memory.memsw.limit_in_bytes"), (256 << 20).to_string());
     assert_eq!(own.file("pids", "pids.max"), "9");
     let down = json!({"memory": {"limit": 32 << 20, "swap": 32 << 20}});
-    let saved = own.cgroup.update(&saved, &resources(down)).unwrap();
+    let saved = update(&saved, down).unwrap();
     assert_eq!(own.file("memory", "memory.memsw.limit_in_bytes"), (32 << 20).to_string());
     let bad = json!({"cpu": {"shares": 500, "cpus": "0,4000"}, "pids": {"limit": 7}});
-    let error = own.cgroup.update(&saved, &resources(bad)).unwrap_err().to_string();
+    let error = update(&saved, bad).unwrap_err().to_string();
     assert!(error.starts_with("linux.resources.cpu.cpus: write"), "{error}");
     assert_eq!(own.file("cpu", "cpu.shares"), "100");
     assert_eq!(own.file("pids", "pids.max"), "9");
+    // One that can't be written down is not in force.
+    let full = |_: &LinuxResources| Err(Error::sys("write", Errno::ENOSPC));
+    let other = resources(json!({"cpu": {"shares": 500}, "pids": {"limit": 7}}));
+    let error = own.cgroup.update(&saved, &other, full).unwrap_err();
+    assert_eq!(error.errno(), Some(Errno::ENOSPC));
+    assert_eq!(
+        (own.file("cpu", "cpu.shares"), own.file("pids", "pids.max")),
+        ("100".into(), "9".into())
+    );
     let unlimited = json!({"memory": {"limit": -1}, "pids": {"limit": -1}});
-    own.cgroup.update(&saved, &resources(unlimited)).unwrap();
+    update(&saved, unlimited).unwrap();
     assert_eq!(own.file("pids", "pids.max"), "max");
     assert!(own.file("memory", "memory.memsw.limit_in_bytes").starts_with("9223"));
 }

@@ -15,12 +15,18 @@ use super::{Cgroup, Version};
 use crate::error::{Error, Result};
 
 impl Cgroup {
-    /// Applies `new` over the saved `old`; the result is what to save. On failure the limits are
-    /// the old ones.
+    /// Applies `new` over the saved `old` and has `keep` save the result. On failure, also of saving,
+    /// the limits are the old ones: what is in force is what is written down.
     ///
     /// # Errors
-    /// The limit that could not be set; with it, what could not be put back.
-    pub fn update(&self, old: &LinuxResources, new: &LinuxResources) -> Result<LinuxResources> {
+    /// The limit that could not be set, or that they can't be saved; with it, what could not be put
+    /// back.
+    pub fn update(
+        &self,
+        old: &LinuxResources,
+        new: &LinuxResources,
+        keep: impl FnOnce(&LinuxResources) -> Result<()>,
+    ) -> Result<()> {
         let merged = merge(old, new);
         check(&merged)?;
         let before = self.writes(old).unwrap_or_default();
@@ -51,11 +57,9 @@ impl Cgroup {
                 }
                 _ => Ok(()),
             })
-            .and_then(|()| self.unit.as_ref().map_or(Ok(()), |unit| unit.set(&merged)));
-        let Err(error) = result else {
-            self.after_systemd(&merged)?;
-            return Ok(merged);
-        };
+            .and_then(|()| self.tell_systemd(&merged))
+            .and_then(|()| keep(&merged).or_else(|error| self.tell_systemd(old).and(Err(error))));
+        let Err(error) = result else { return self.after_systemd(&merged) };
         let restore: Vec<Write> = undo
             .into_iter()
             .rev()
@@ -65,6 +69,10 @@ impl Cgroup {
             Ok(()) => Err(error),
             Err(second) => Err(Error::Failed(format!("{error}; and not put back: {second}"))),
         }
+    }
+
+    fn tell_systemd(&self, resources: &LinuxResources) -> Result<()> {
+        self.unit.as_ref().map_or(Ok(()), |unit| unit.set(resources))
     }
 
     /// systemd, told of new limits, has written them itself: the quota in whole percents.
