@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 use nix::fcntl::{OFlag, openat, readlink};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, fchmod};
 
 use super::fill;
 use crate::error::{Doing, Error, Result};
@@ -37,7 +37,10 @@ pub fn copy(exe: impl AsFd) -> Result<OwnedFd> {
     let mount = fsmount(&fs, libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV).doing(doing)?;
 
     let write = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
-    let copy = openat(&mount, NAME, write, Mode::S_IRUSR | Mode::S_IXUSR).doing(doing)?;
+    let mode = Mode::S_IRUSR | Mode::S_IXUSR;
+    let copy = openat(&mount, NAME, write, mode).doing(doing)?;
+    // Whatever the caller's umask is: a copy that nobody may execute is none.
+    fchmod(&copy, mode).doing(doing)?;
     fill(&copy, exe)?;
     // What is open for writing is not executed (ETXTBSY), and keeps its file system writable (EBUSY).
     drop(copy);
