@@ -164,6 +164,11 @@ impl Running {
         kill(Pid::from_raw(self.pid()), signal).expect("signal a running command");
     }
 
+    /// The file of its standard output, which a container goes on writing to.
+    pub fn out(&self) -> &Path {
+        &self.out
+    }
+
     /// What it has printed so far.
     pub fn stdout(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.out).unwrap_or_default()).into_owned()
@@ -521,10 +526,15 @@ impl Test {
         code.unwrap_or_default()
     }
 
+    /// What there is of this container: its directory, processes, cgroups and mounts.
+    pub fn left(&self, bundle: &Bundle) -> Vec<String> {
+        self.oracle.traces_of(&bundle.id, &self.root())
+    }
+
     /// Nothing of this container may exist: a refused create must clean up by itself.
     #[track_caller]
     pub fn nothing_left(&self, bundle: &Bundle) {
-        let left = self.oracle.traces_of(&bundle.id, &self.root());
+        let left = self.left(bundle);
         assert!(left.is_empty(), "{} left behind: {left:#?}", bundle.id);
     }
 

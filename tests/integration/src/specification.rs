@@ -10,7 +10,7 @@ fn names(page: &str) -> impl Iterator<Item = (&str, &str)> {
 }
 
 /// A suite is one file or a folder of them.
-fn files_of(suites: &Path, suite: &str) -> Vec<PathBuf> {
+pub(crate) fn files_of(suites: &Path, suite: &str) -> Vec<PathBuf> {
     let folder = fs::read_dir(suites.join(suite)).into_iter().flatten().flatten();
     let mut files: Vec<PathBuf> = folder.map(|entry| entry.path()).collect();
     files.push(suites.join(format!("{suite}.rs")));

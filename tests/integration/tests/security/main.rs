@@ -55,7 +55,7 @@
 //! | S1 | `shim::bootstrap::permissions`, `shim::abuse::another_user`, `shim::bootstrap::a_stale_socket_is_replaced` |
 //! | S2 | `shim::bootstrap::permissions` |
 //! | S3 | `shim::loggers::words_and_environment`, `shim::loggers::a_logger_that_does_not_exist`, `shim::loggers::a_logger_that_is_never_ready`, `shim::loggers::a_logger_ends_with_its_container` |
-//! | S4 | `shim::abuse::no_descriptors_stay`, `shim::stdio::no_descriptors_stay` |
+//! | S4 | `shim::stdio::no_descriptors_stay` |
 //! | S5 | no checkpoint import |
 //! | S6 | `rootless::subordinate_ids_through_newuidmap` |
 
