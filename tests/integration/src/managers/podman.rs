@@ -34,7 +34,7 @@ pub const USER_RUN: &str = "/run/user/61234";
 #[derive(Debug)]
 pub struct Podman {
     client: Client,
-    /// The user, if not root.
+    /// It runs as an ordinary user.
     rootless: bool,
 }
 
@@ -49,11 +49,28 @@ impl Deref for Podman {
 impl Podman {
     /// Writes the configuration and imports the image.
     pub fn start(sandbox: &Sandbox, rootless: bool, archive: &Path) -> Result<Self, Stop> {
+        if rootless {
+            fs::create_dir_all(USER_RUN)?;
+            chown(USER_RUN, Some(USER_ID), Some(USER_ID))?;
+            fs::set_permissions(USER_RUN, fs::Permissions::from_mode(0o700))?;
+        }
+        Self::start_as(sandbox, rootless.then_some(USER_ID), "cgroupfs", archive)
+    }
+
+    /// The same as root or as the user of that id (and group), who has its directory in
+    /// `/run/user`, with cgroups made by `manager`.
+    pub fn start_as(
+        sandbox: &Sandbox,
+        user: Option<u32>,
+        manager: &str,
+        archive: &Path,
+    ) -> Result<Self, Stop> {
+        let rootless = user.is_some();
         let dir = sandbox.dir.join(if rootless { "user" } else { "root" });
         for folder in ["home", "files"] {
             fs::create_dir_all(dir.join(folder))?;
         }
-        let client = client(sandbox, rootless, &dir)?;
+        let client = client(sandbox, user, manager, &dir)?;
         let archive = if rootless {
             let copy = dir.join("image.tar");
             fs::copy(archive, &copy)?;
@@ -61,13 +78,10 @@ impl Podman {
         } else {
             archive.to_owned()
         };
-        if rootless {
+        if let Some(id) = user {
             for place in ["", "home", "files", "image.tar"] {
-                chown(dir.join(place), Some(USER_ID), Some(USER_ID))?;
+                chown(dir.join(place), Some(id), Some(id))?;
             }
-            fs::create_dir_all(USER_RUN)?;
-            chown(USER_RUN, Some(USER_ID), Some(USER_ID))?;
-            fs::set_permissions(USER_RUN, fs::Permissions::from_mode(0o700))?;
         }
         let podman = Self { client, rootless };
         podman.command(&["import", "--change", "CMD sh"]).arg(&archive).arg(image::NAME).ok()?;
@@ -114,13 +128,13 @@ fn name(sandbox: &Sandbox) -> String {
 }
 
 /// The client and its configuration files.
-fn client(sandbox: &Sandbox, rootless: bool, dir: &Path) -> Result<Client, Stop> {
+fn client(sandbox: &Sandbox, user: Option<u32>, manager: &str, dir: &Path) -> Result<Client, Stop> {
     let name = name(sandbox);
     let place = dir.display();
     let containers = format!(
         "[containers]\ndefault_ulimits = []\n\
          [network]\nnetwork_backend = \"netavark\"\nnetwork_config_dir = \"{place}/networks\"\n\
-         [engine]\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\nruntime = \"{name}\"\n\
+         [engine]\ncgroup_manager = \"{manager}\"\nevents_logger = \"file\"\nruntime = \"{name}\"\n\
          runtime_supports_json = [\"{name}\"]\nruntime_supports_nocgroup = [\"corten\"]\n\
          [engine.runtimes]\n{name} = [\"{}\"]\n",
         sandbox.runtime.display()
@@ -134,11 +148,13 @@ fn client(sandbox: &Sandbox, rootless: bool, dir: &Path) -> Result<Client, Stop>
     fs::write(&store, storage)?;
     let mut words = Vec::new();
     let mut always = Vec::new();
-    if rootless {
-        let id = USER_ID.to_string();
+    let mut run = "/run".to_owned();
+    if let Some(id) = user {
+        run = format!("/run/user/{id}");
+        let id = id.to_string();
         let drop = ["setpriv", "--reuid", &id, "--regid", &id, "--clear-groups", "--"];
         words.extend(drop.map(str::to_owned));
-    } else {
+    } else if manager == "cgroupfs" {
         always.extend(["--cgroup-parent".to_owned(), sandbox.cgroup.clone()]);
     }
     words.push("podman".to_owned());
@@ -146,7 +162,7 @@ fn client(sandbox: &Sandbox, rootless: bool, dir: &Path) -> Result<Client, Stop>
         ("CONTAINERS_CONF", config.display().to_string()),
         ("CONTAINERS_STORAGE_CONF", store.display().to_string()),
         ("HOME", format!("{place}/home")),
-        ("XDG_RUNTIME_DIR", (if rootless { USER_RUN } else { "/run" }).to_owned()),
+        ("XDG_RUNTIME_DIR", run),
     ];
     let remove = &["rm", "--force", "--volumes", "--time", "0"];
     Ok(Client { sandbox: sandbox.clone(), dir: dir.to_owned(), words, environment, always, remove })

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use libtest_mimic::{Arguments, Trial};
+use libtest_mimic::{Arguments, Conclusion, Trial};
 use nix::mount::{MsFlags, mount};
 use nix::sys::wait::{WaitStatus, waitpid};
 
@@ -136,7 +136,7 @@ pub fn main(suite: &Suite) -> ExitCode {
     let role = std::env::var(ROLE).unwrap_or_default();
     let place = std::env::var_os(PLACE).map(PathBuf::from).unwrap_or_default();
     let ended = match role.as_str() {
-        "" => outer(suite),
+        "" => outer(suite, unshared),
         "init" => init(),
         _ => Sandbox::at(place).and_then(|sandbox| inside(suite, &sandbox, arguments)),
     };
@@ -149,8 +149,28 @@ pub fn main(suite: &Suite) -> ExitCode {
     }
 }
 
-/// Prepares the machine's side, runs the rest in new namespaces, sweeps.
-fn outer(suite: &Suite) -> Result<ExitCode, Stop> {
+/// Runs a suite of managers that need the machine's own systemd, so in no namespaces and with
+/// nothing private but the work directory: for the lab.
+pub fn main_in_the_open(suite: &Suite) -> ExitCode {
+    let arguments = Arguments::from_args();
+    if arguments.list {
+        return libtest_mimic::run(&arguments, (suite.trials)()).exit_code();
+    }
+    let ended = outer(suite, |dir| {
+        let tests = between(suite, &Sandbox::at(dir.to_owned())?, arguments)?;
+        Ok(tests.exit_code())
+    });
+    ended.unwrap_or_else(|(Stop::Fail(why) | Stop::Skip(why))| {
+        eprintln!("{}: {why}", suite.name);
+        ExitCode::FAILURE
+    })
+}
+
+/// Prepares the machine's side, runs the rest with the work directory, sweeps.
+fn outer(
+    suite: &Suite,
+    rest: impl FnOnce(&Path) -> Result<ExitCode, Stop>,
+) -> Result<ExitCode, Stop> {
     if !nix::unistd::geteuid().is_root() {
         return Err(Stop::Fail("this suite starts daemons and must run as root".into()));
     }
@@ -161,7 +181,7 @@ fn outer(suite: &Suite) -> Result<ExitCode, Stop> {
     let dir = PathBuf::from(format!("/tmp/{PREFIX}{}-{}", suite.name, std::process::id()));
     let lock = claim(&dir)?;
     let copied = runtime_copy(&dir).and_then(|()| shim_copy(&dir));
-    let ended = copied.and_then(|()| unshared(&dir));
+    let ended = copied.and_then(|()| rest(&dir));
     let swept = sweep(&dir);
     drop(lock);
     swept?;
@@ -202,24 +222,27 @@ fn init() -> Result<ExitCode, Stop> {
 }
 
 /// Runs the tests between the start and the stop of the managers, then looks for leaks.
-fn inside(suite: &Suite, sandbox: &Sandbox, mut arguments: Arguments) -> Result<ExitCode, Stop> {
+fn inside(suite: &Suite, sandbox: &Sandbox, arguments: Arguments) -> Result<ExitCode, Stop> {
     furnish(&sandbox.dir)?;
     let before = leaks::Snapshot::take()?;
-    arguments.test_threads = arguments.test_threads.or(Some(suite.threads));
-    let started = (suite.start)(sandbox);
-    let tests = match &started {
-        Ok(()) => Some(libtest_mimic::run(&arguments, (suite.trials)())),
-        Err(_) => None,
-    };
-    let stopped = (suite.stop)(sandbox);
-    started?;
-    stopped?;
+    let tests = between(suite, sandbox, arguments.clone())?;
     let place = sandbox.clone();
     let last = super::trial("leaks", "nothing_is_left", move || leaks::find(&before, &place));
     let everything = Arguments { filter: None, skip: Vec::new(), ..arguments };
     let left = libtest_mimic::run(&everything, vec![last]);
-    let passed = !left.has_failed() && tests.is_some_and(|tests| !tests.has_failed());
+    let passed = !left.has_failed() && !tests.has_failed();
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Runs the tests between the start and the stop of the managers.
+fn between(suite: &Suite, sandbox: &Sandbox, mut arguments: Arguments) -> Result<Conclusion, Stop> {
+    arguments.test_threads = arguments.test_threads.or(Some(suite.threads));
+    let started = (suite.start)(sandbox);
+    let tests = started.map(|()| libtest_mimic::run(&arguments, (suite.trials)()));
+    let stopped = (suite.stop)(sandbox);
+    let tests = tests?;
+    stopped?;
+    Ok(tests)
 }
 
 /// Makes the directories that managers write to private, and adds the ordinary user.

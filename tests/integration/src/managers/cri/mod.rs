@@ -35,6 +35,8 @@ pub const WITH_OPTIONS: &str = "corten-options";
 pub const AS_RUNC: &str = "corten-as-runc";
 /// The packaged shim with the packaged runc.
 pub const OTHER: &str = "runc";
+/// The shim under test with `SystemdCgroup`.
+pub const SYSTEMD: &str = "corten-systemd";
 /// A shim that is not there.
 pub const MISSING: &str = "missing";
 /// containerd's namespace of the CRI.
@@ -260,18 +262,23 @@ fn config(sandbox: &Sandbox, dir: &Path, socket: &Path, major: u32) -> Result<St
 
 fn handlers(sandbox: &Sandbox, dir: &str, major: u32) -> Result<String, Stop> {
     let kind = sandbox.runtime_type()?;
-    let root = format!("Root = '{dir}/state-of-options'\n");
     // containerd 1.6 hands over the name of a file; it reads options itself for runc's shim alone.
-    let options = if major < 2 && kind != "io.containerd.runc.v2" {
-        fs::write(format!("{dir}/options.toml"), &root)?;
-        format!("TypeUrl = 'containerd.runc.v1.Options'\nConfigPath = '{dir}/options.toml'\n")
-    } else {
-        root
+    let options = |name: &str, text: String| {
+        if major >= 2 || kind == "io.containerd.runc.v2" {
+            return Ok::<_, Stop>(text);
+        }
+        let file = format!("{dir}/{name}.toml");
+        fs::write(&file, text)?;
+        Ok(format!("TypeUrl = 'containerd.runc.v1.Options'\nConfigPath = '{file}'\n"))
     };
+    let root = options("options", format!("Root = '{dir}/state-of-options'\n"))?;
+    let systemd = options("systemd", "SystemdCgroup = true\n".to_owned())?;
     let mut text = format!(
         "[RUNTIMES.{HANDLER}]\nruntime_type = '{kind}'\n\
          [RUNTIMES.{WITH_OPTIONS}]\nruntime_type = '{kind}'\n\
-         [RUNTIMES.{WITH_OPTIONS}.options]\n{options}\
+         [RUNTIMES.{WITH_OPTIONS}.options]\n{root}\
+         [RUNTIMES.{SYSTEMD}]\nruntime_type = '{kind}'\n\
+         [RUNTIMES.{SYSTEMD}.options]\n{systemd}\
          [RUNTIMES.{OTHER}]\nruntime_type = 'io.containerd.runc.v2'\n\
          [RUNTIMES.{OTHER}.options]\nBinaryName = '/usr/sbin/runc'\n\
          [RUNTIMES.{MISSING}]\nruntime_type = 'io.containerd.nosuchshim.v2'\n"
