@@ -11,8 +11,9 @@
 //! - v1: an eventfd that is registered in cgroup.event_control fires *before* the kernel chooses
 //!   its victim, also for a process that is not ours when a group above is out of memory, and when
 //!   the group is removed. So what it says is only "look now, and look again in a while".
-//! - An exit: its cause may not have been told yet, and a kill for want of memory in the whole
-//!   machine is not told at all on v1. So [`Watch::check`] comes before an exit is published.
+//! - An exit: its cause may not have been told yet (v2 tells every 10 ms only, v1 nothing of a kill
+//!   for want of memory in the whole machine). So [`Watch::look`] comes first of all that is done
+//!   about an exit: systemd takes a scope away as soon as its last process has ended.
 //!
 //! A group that is removed reads as `ENODEV`; it is not watched from then on, because it would be
 //! ready forever.
@@ -44,6 +45,8 @@ pub struct Watch {
     counter: Counter,
     /// What the counter said last.
     seen: u64,
+    /// Found, but not told yet.
+    due: u64,
 }
 
 #[derive(Debug)]
@@ -85,16 +88,30 @@ impl Watch {
     }
 
     fn from(counter: Counter) -> Result<Self> {
-        let mut watch = Self { counter, seen: 0 };
+        let mut watch = Self { counter, seen: 0, due: 0 };
         watch.check()?;
         Ok(watch)
     }
 
-    /// Something was ready. How much the counter has increased since it was last looked at.
+    /// Something was ready, or a process has ended.
+    ///
+    /// # Errors
+    /// The errno of reading the counter.
+    pub fn look(&mut self) -> Result<()> {
+        self.due += self.increase()?;
+        Ok(())
+    }
+
+    /// How much the counter has increased since this was last asked.
     ///
     /// # Errors
     /// The errno of reading it.
     pub fn turn(&mut self) -> Result<u64> {
+        self.look()?;
+        Ok(std::mem::take(&mut self.due))
+    }
+
+    fn increase(&mut self) -> Result<u64> {
         if let Counter::Control { notice: Some(notice), .. } = &mut self.counter {
             notice.take()?;
         }

@@ -29,6 +29,12 @@ impl Shim {
     pub fn process_ended(&mut self, number: u64) {
         let Some((id, exec_id)) = self.names.get(&number).cloned() else { return };
         let Some(container) = self.containers.get_mut(&id) else { return };
+        if let Some(watch) = &mut container.oom {
+            // At once: its cgroup may be gone in a moment.
+            if let Err(error) = watch.look() {
+                tracing::warn!("count the OOM kills of container {id}: {error}");
+            }
+        }
         let Ok(process) = container.process_mut(&exec_id) else { return };
         let Some(pidfd) = &mut process.pidfd else { return };
         let status = match wait::ended(&*pidfd) {
