@@ -11,6 +11,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use rustbus::message_builder::{MarshalledMessage, MarshalledMessageBody, MessageBuilder};
 use rustbus::wire::errors::MarshalError;
 use rustbus::wire::unmarshal::traits::Variant;
@@ -21,6 +22,7 @@ use rustbus::wire::{ObjectPath, marshal};
 use rustbus::{MessageType, wire::errors::UnmarshalError};
 
 use super::value::Properties;
+use crate::cgroup::freezer::pause;
 use crate::error::{Error, Result};
 
 const NAME: &str = "org.freedesktop.systemd1";
@@ -28,6 +30,9 @@ const OBJECT: &str = "/org/freedesktop/systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 const UNIT: &str = "org.freedesktop.systemd1.Unit";
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
+const ERROR: &str = "org.freedesktop.DBus.Error.";
+/// What a broker answers for a systemd that is away.
+const GONE: [&str; 4] = ["NoReply", "Disconnected", "NameHasNoOwner", "ServiceUnknown"];
 /// Where the system's manager itself listens.
 const SYSTEM: &str = "/run/systemd/private";
 /// As in runc, for a job; a conversation is mostly that.
@@ -56,6 +61,23 @@ impl Refused {
     }
 }
 
+/// Asks the system's manager or the user's on a new connection; again, for half a minute, when it goes
+/// away in the middle (`daemon-reexec`). What is asked twice must do no harm.
+pub(super) fn ask<T>(user: bool, mut what: impl FnMut(&mut Bus) -> Result<T>) -> Result<T> {
+    let end = Instant::now() + PATIENCE;
+    let mut wait = Duration::from_millis(20);
+    loop {
+        match Bus::connect(user).and_then(|mut bus| what(&mut bus)) {
+            Err(error) if error.errno() == Some(Errno::ECONNRESET) && Instant::now() < end => {
+                tracing::debug!("once more in {wait:?}: {error}");
+                pause(wait)?;
+                wait = (wait * 2).min(Duration::from_secs(1));
+            }
+            other => return other,
+        }
+    }
+}
+
 /// A connection.
 #[derive(Debug)]
 pub(super) struct Bus {
@@ -71,13 +93,16 @@ impl Bus {
     ///
     /// # Errors
     /// [`Error::Unsupported`] when systemd is not running.
-    pub(super) fn connect(user: bool) -> Result<Self> {
+    fn connect(user: bool) -> Result<Self> {
         booted()?;
         let mut why = String::new();
         for (path, direct) in sockets(user) {
             match UnixStream::connect(&path) {
                 Ok(stream) => {
                     return Self::greet(stream, direct).doing_bus(|| format!("log in at {path:?}"));
+                }
+                Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+                    return Err(Trouble::HungUp).doing_bus(|| format!("connect to {path:?}"));
                 }
                 Err(error) => why = format!("{why}; {}: {error}", path.display()),
             }
@@ -99,22 +124,22 @@ impl Bus {
             bus.read(&mut byte)?;
             lines.push(byte[0]);
             if lines.starts_with(b"REJECTED") || lines.starts_with(b"ERROR") || lines.len() > 1000 {
-                return Err(Trouble("not let in".to_owned()));
+                return Err(Trouble::Other("not let in".to_owned()));
             }
         }
         if !direct {
             let broker = "org.freedesktop.DBus";
             let hello = bus.call((broker, "/org/freedesktop/DBus", broker, "Hello"), |_| Ok(()))?;
-            hello.map_err(|refused| Trouble(refused.words))?;
+            hello.map_err(|refused| Trouble::Other(refused.words))?;
             // The owner of a job is told of its end in any case; of a job that was there, subscribers.
             let told = bus.call((NAME, OBJECT, MANAGER, "Subscribe"), |_| Ok(()))?;
-            told.map_err(|refused| Trouble(refused.words))?;
+            told.map_err(|refused| Trouble::Other(refused.words))?;
             let rule = format!("type='signal',interface='{MANAGER}',member='JobRemoved'");
             let matched = bus
                 .call((broker, "/org/freedesktop/DBus", broker, "AddMatch"), |body| {
                     body.push_param(rule.as_str())
                 })?;
-            matched.map_err(|refused| Trouble(refused.words))?;
+            matched.map_err(|refused| Trouble::Other(refused.words))?;
         }
         Ok(bus)
     }
@@ -254,6 +279,9 @@ impl Bus {
                 }
                 let words = message.body.parser().get::<String>().unwrap_or_default();
                 let name = message.dynheader.error_name.unwrap_or_default();
+                if GONE.iter().any(|gone| name.strip_prefix(ERROR) == Some(gone)) {
+                    return Err(Trouble::HungUp);
+                }
                 return Ok(Err(Refused { name, words }));
             }
         }
@@ -290,7 +318,7 @@ impl Bus {
         } as usize;
         let body = header.body_len as usize;
         if fields > LONGEST || body > LONGEST {
-            return Err(Trouble("a message is too long".to_owned()));
+            return Err(Trouble::Other("a message is too long".to_owned()));
         }
         let length = (HEADER_LEN + 4 + fields).next_multiple_of(8) + body;
         bytes.resize(length, 0);
@@ -302,7 +330,7 @@ impl Bus {
 
     fn left(&self) -> Result<Duration, Trouble> {
         let left = self.end.saturating_duration_since(Instant::now());
-        if left.is_zero() { Err(late()) } else { Ok(left) }
+        if left.is_zero() { Err(Trouble::Late) } else { Ok(left) }
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), Trouble> {
@@ -314,7 +342,7 @@ impl Bus {
         while !into.is_empty() {
             self.stream.set_read_timeout(Some(self.left()?))?;
             match self.stream.read(into) {
-                Ok(0) => return Err(Trouble("it has hung up".to_owned())),
+                Ok(0) => return Err(Trouble::HungUp),
                 Ok(count) => into = &mut into[count..],
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error.into()),
@@ -362,30 +390,32 @@ type Answer<T> = Result<Result<T, Refused>, Trouble>;
 
 /// The conversation itself has gone wrong.
 #[derive(Debug)]
-struct Trouble(String);
-
-fn late() -> Trouble {
-    Trouble(format!("no answer within {} s", PATIENCE.as_secs()))
+enum Trouble {
+    Late,
+    /// systemd went away: `daemon-reexec`.
+    HungUp,
+    Other(String),
 }
 
 impl From<std::io::Error> for Trouble {
     fn from(error: std::io::Error) -> Self {
         match error.kind() {
-            ErrorKind::WouldBlock | ErrorKind::TimedOut => late(),
-            _ => Self(error.to_string()),
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => Self::Late,
+            ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => Self::HungUp,
+            _ => Self::Other(error.to_string()),
         }
     }
 }
 
 impl From<MarshalError> for Trouble {
     fn from(error: MarshalError) -> Self {
-        Self(error.to_string())
+        Self::Other(error.to_string())
     }
 }
 
 impl From<UnmarshalError> for Trouble {
     fn from(error: UnmarshalError) -> Self {
-        Self(error.to_string())
+        Self::Other(error.to_string())
     }
 }
 
@@ -395,6 +425,15 @@ trait DoingBus<T> {
 
 impl<T> DoingBus<T> for Result<T, Trouble> {
     fn doing_bus(self, doing: impl FnOnce() -> String) -> Result<T> {
-        self.map_err(|Trouble(why)| Error::Failed(format!("{}: talk to systemd: {why}", doing())))
+        self.map_err(|trouble| {
+            let doing = format!("{}: talk to systemd", doing());
+            match trouble {
+                Trouble::Late => {
+                    Error::Failed(format!("{doing}: no answer within {} s", PATIENCE.as_secs()))
+                }
+                Trouble::HungUp => Error::sys(doing, Errno::ECONNRESET),
+                Trouble::Other(why) => Error::Failed(format!("{doing}: {why}")),
+            }
+        })
     }
 }

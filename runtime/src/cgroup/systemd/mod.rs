@@ -28,7 +28,7 @@ use nix::unistd::{Pid, geteuid};
 use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
 
-use self::bus::{Bus, Refused};
+use self::bus::{Bus, Refused, ask};
 pub(super) use self::placeholder::Placeholder;
 use self::value::Properties;
 pub(crate) use self::value::Value;
@@ -83,14 +83,12 @@ impl Plan {
 
     /// The group of the manager that is asked, which ours is below.
     pub(super) fn base(&self) -> Result<PathBuf> {
-        let group = Bus::connect(self.unit.user)?.manager("ControlGroup")?;
+        let group = ask(self.unit.user, |bus| bus.manager("ControlGroup"))?;
         Ok(group.trim_start_matches('/').into())
     }
 
     /// Starts the unit with `pid` in it.
     pub(super) fn start(&self, pid: Pid, resources: &LinuxResources) -> Result<()> {
-        let name = &self.unit.name;
-        let mut bus = Bus::connect(self.unit.user)?;
         let mut wanted = vec![
             ("Description".to_owned(), Value::Text(format!("corten container {}", self.id))),
             ("Slice".to_owned(), Value::Text(self.slice.clone())),
@@ -103,10 +101,20 @@ impl Plan {
         for kind in ["CPU", "Memory", "IO", "Tasks"] {
             wanted.push((format!("{kind}Accounting"), Value::Flag(true)));
         }
-        wanted.extend(properties::of(resources, bus.version()?)?);
-        wanted.extend(self.extra.iter().cloned());
-        match bus.start(name, &wanted)? {
+        ask(self.unit.user, |bus| {
+            let mut wanted = wanted.clone();
+            wanted.extend(properties::of(resources, bus.version()?)?);
+            wanted.extend(self.extra.iter().cloned());
+            self.start_on(bus, pid, &wanted)
+        })
+    }
+
+    fn start_on(&self, bus: &mut Bus, pid: Pid, wanted: &Properties) -> Result<()> {
+        let name = &self.unit.name;
+        match bus.start(name, wanted)? {
             Ok(()) => return Ok(()),
+            // systemd went away after it had done what it was asked.
+            Err(refused) if refused.is_unit_exists() && self.unit.has(pid) => return Ok(()),
             Err(refused) if refused.is_unit_exists() => {}
             Err(refused) => return Err(refused.error(format!("start unit {name}"))),
         }
@@ -116,28 +124,36 @@ impl Plan {
             return Err(Error::Failed(format!("unit {name} already exists and is {state}")));
         }
         bus.stop(name)?;
-        bus.start(name, &wanted)?.map_err(|refused| refused.error(format!("start unit {name}")))
+        bus.start(name, wanted)?.map_err(|refused| refused.error(format!("start unit {name}")))
     }
 }
 
 impl Unit {
     /// Stops the unit, waits until it is and forgets that it failed. None is no error.
     pub(super) fn stop(&self) -> Result<()> {
-        Bus::connect(self.user)?.stop(&self.name)
+        ask(self.user, |bus| bus.stop(&self.name))
     }
 
     /// Tells systemd new limits, until the unit ends: all or, with an error, none. It has written
     /// them when this returns.
     pub(super) fn set(&self, resources: &LinuxResources) -> Result<()> {
-        let mut bus = Bus::connect(self.user)?;
-        let wanted = properties::of(resources, bus.version()?)?;
-        if wanted.is_empty() {
-            return Ok(());
-        }
-        let refused = |refused: Refused| refused.error(format!("set properties of {}", self.name));
-        bus.set(&self.name, &wanted)?.map_err(refused)?;
-        // It answers first and writes then, but before it reads the next question.
-        bus.active_state(&self.name).map(drop)
+        ask(self.user, |bus| {
+            let wanted = properties::of(resources, bus.version()?)?;
+            if wanted.is_empty() {
+                return Ok(());
+            }
+            let refused =
+                |refused: Refused| refused.error(format!("set properties of {}", self.name));
+            bus.set(&self.name, &wanted)?.map_err(refused)?;
+            // It answers first and writes then, but before it reads the next question.
+            bus.active_state(&self.name).map(drop)
+        })
+    }
+
+    /// Whether a process is in it.
+    fn has(&self, pid: Pid) -> bool {
+        let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        groups.trim_end().split('/').any(|part| part == self.name)
     }
 
     /// The part of a group's path that is below the unit's own group; `None` for a group elsewhere.
@@ -152,7 +168,7 @@ impl Unit {
     /// system's manager to ask. Needs systemd 238.
     pub(super) fn take_in(&self, group: &Path) -> Result<()> {
         let below = self.below(group).unwrap_or(Path::new(""));
-        Bus::connect(self.user)?.attach_caller(&self.name, below)?;
+        ask(self.user, |bus| bus.attach_caller(&self.name, below))?;
         verify("self", group)
     }
 }

@@ -30,6 +30,7 @@ pub(crate) const CASES: &[Case] = tests![
     a_create_that_is_killed_leaves_no_unit,
     a_container_that_ends_leaves_no_unit,
     a_namespaced_container_joins_too,
+    a_systemd_that_executes_itself_anew_is_waited_for,
 ];
 
 fn scope(b: &Bundle) -> String {
@@ -399,5 +400,21 @@ fn a_namespaced_container_joins_too(t: &Test) {
     b.namespace("user", None);
     let map = json!([{"containerID": 0, "hostID": 100_000, "size": 65_536}]);
     b.set("linux.uidMappings", map.clone()).set("linux.gidMappings", map);
+    check_gone(t, &b);
+}
+
+/// `daemon-reexec` closes every connection, in the middle of a request or not.
+fn a_systemd_that_executes_itself_anew_is_waited_for(t: &Test) {
+    let b = bundle(t);
+    let mut restarts = Command::new("sh");
+    restarts.args(["-c", "for i in 1 2 3; do systemctl daemon-reexec; sleep 0.1; done"]);
+    let restarts = t.launch(restarts);
+    for _ in 0..3 {
+        create(t, &b);
+        assert!(group_of(t.pid(&b.id)).ends_with(&scope(&b)));
+        t.call(&["update", "--pids-limit", "33", &b.id]).ok();
+        t.force(&b.id).ok();
+    }
+    restarts.wait();
     check_gone(t, &b);
 }

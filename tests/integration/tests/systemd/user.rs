@@ -19,15 +19,15 @@ use serde_json::json;
 use crate::{group_of, need};
 
 pub(crate) const CASES: &[Case] = tests![
-    user_container_is_a_scope_of_its_manager,
-    user_in_its_own_group,
-    user_exec_is_in_the_scope,
-    user_reload_keeps_limits,
-    user_limit_that_is_not_delegated_is_refused,
-    user_group_belongs_to_the_container,
-    user_life_and_pause,
-    user_create_that_is_killed_leaves_no_unit,
-    user_without_a_manager_is_told_so,
+    rootless_container_is_a_scope_of_its_manager,
+    rootless_in_its_own_group,
+    rootless_exec_is_in_the_scope,
+    rootless_reload_keeps_limits,
+    rootless_limit_that_is_not_delegated_is_refused,
+    rootless_group_belongs_to_the_container,
+    rootless_life_and_pause,
+    rootless_create_that_is_killed_leaves_no_unit,
+    rootless_without_a_manager_is_told_so,
 ];
 
 /// The user, with its manager running and a copy of the runtime that it can execute.
@@ -165,7 +165,7 @@ fn check_limits(t: &Test, b: &Bundle) {
     assert_eq!(file(t, b, "pids.max"), "20");
 }
 
-fn user_container_is_a_scope_of_its_manager(t: &Test) {
+fn rootless_container_is_a_scope_of_its_manager(t: &Test) {
     let mut b = bundle(t);
     limits(&mut b);
     create(t, &b);
@@ -185,7 +185,7 @@ fn user_container_is_a_scope_of_its_manager(t: &Test) {
 }
 
 /// From a unit of the user's, which is below the same manager.
-fn user_in_its_own_group(t: &Test) {
+fn rootless_in_its_own_group(t: &Test) {
     let b = bundle(t);
     b.write();
     let run = "systemd-run --user --quiet --scope --collect";
@@ -199,7 +199,7 @@ fn user_in_its_own_group(t: &Test) {
     check_gone(t, &b);
 }
 
-fn user_exec_is_in_the_scope(t: &Test) {
+fn rootless_exec_is_in_the_scope(t: &Test) {
     let b = bundle(t);
     create(t, &b);
     does(t, &b, "start");
@@ -211,7 +211,7 @@ fn user_exec_is_in_the_scope(t: &Test) {
     check_gone(t, &b);
 }
 
-fn user_reload_keeps_limits(t: &Test) {
+fn rootless_reload_keeps_limits(t: &Test) {
     let mut b = bundle(t);
     limits(&mut b);
     create(t, &b);
@@ -227,7 +227,7 @@ fn user_reload_keeps_limits(t: &Test) {
 }
 
 /// Debian delegates cpu, memory and pids only.
-fn user_limit_that_is_not_delegated_is_refused(t: &Test) {
+fn rootless_limit_that_is_not_delegated_is_refused(t: &Test) {
     let mut b = bundle(t);
     let given = Path::new("/sys/fs/cgroup").join(&above(t)[1..]).join("cgroup.controllers");
     if fs::read_to_string(given).unwrap().contains("cpuset") {
@@ -239,7 +239,7 @@ fn user_limit_that_is_not_delegated_is_refused(t: &Test) {
 }
 
 /// With a cgroup namespace of its own and a writable mount.
-fn user_group_belongs_to_the_container(t: &Test) {
+fn rootless_group_belongs_to_the_container(t: &Test) {
     let mut b = bundle(t);
     b.namespace("cgroup", None);
     b.unmount("/sys/fs/cgroup").mount("/sys/fs/cgroup", "cgroup", "cgroup", &["rw"]);
@@ -252,7 +252,7 @@ fn user_group_belongs_to_the_container(t: &Test) {
     check_gone(t, &b);
 }
 
-fn user_life_and_pause(t: &Test) {
+fn rootless_life_and_pause(t: &Test) {
     let b = bundle(t);
     create(t, &b);
     does(t, &b, "start");
@@ -264,7 +264,7 @@ fn user_life_and_pause(t: &Test) {
     check_gone(t, &b);
 }
 
-fn user_create_that_is_killed_leaves_no_unit(t: &Test) {
+fn rootless_create_that_is_killed_leaves_no_unit(t: &Test) {
     let mut b = bundle(t);
     let mark = t.dir.join("tmp/mark");
     let script = format!("touch {}; sleep 1000", mark.display());
@@ -281,7 +281,7 @@ fn user_create_that_is_killed_leaves_no_unit(t: &Test) {
     fs::remove_file(mark).unwrap();
 }
 
-fn user_without_a_manager_is_told_so(t: &Test) {
+fn rootless_without_a_manager_is_told_so(t: &Test) {
     let b = bundle(t);
     b.write();
     let script = format!("XDG_RUNTIME_DIR=/nowhere $R create -b {} {}", b.path(), b.id);
