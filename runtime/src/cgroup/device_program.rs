@@ -96,7 +96,9 @@ fn compile_rule(program: &mut Vec<u64>, rule: &Rule) {
 /// The errno of loading or attaching: `EPERM` without `CAP_BPF` or `CAP_SYS_ADMIN`.
 pub fn attach(dir: &Dir, rules: &Rules) -> Result<()> {
     let at = || format!("attach a device program to {:?}", dir.path());
-    let program = load(&compile(rules)).doing(|| "load a device program".to_owned())?;
+    // E2BIG is the kernel's verdict on thousands of rules.
+    let program = load(&compile(rules))
+        .doing(|| format!("load a device program of {} rules", rules.rules.len()))?;
     let mut old = Vec::new();
     for id in bpf::device_programs(dir).doing(at)? {
         match bpf::program_by_id(id) {
