@@ -437,3 +437,37 @@ impl<T> DoingBus<T> for Result<T, Trouble> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair() -> (Bus, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let end = Instant::now() + Duration::from_millis(50);
+        (Bus { stream: ours, serial: 0, end, signals: Vec::new() }, theirs)
+    }
+
+    #[test]
+    fn a_systemd_that_says_nothing_is_not_waited_for_forever() {
+        let (mut bus, _silent) = pair();
+        let error = bus.manager("Version").unwrap_err().to_string();
+        assert!(error.contains("no answer"), "{error}");
+    }
+
+    #[test]
+    fn a_systemd_that_goes_away_is_known_by_the_errno() {
+        let (mut bus, gone) = pair();
+        drop(gone);
+        assert_eq!(bus.manager("Version").unwrap_err().errno(), Some(Errno::ECONNRESET));
+    }
+
+    #[test]
+    fn what_is_no_message_is_an_error() {
+        for garbage in [[0; 64], [b'l'; 64], [0xff; 64]] {
+            let (mut bus, mut other) = pair();
+            other.write_all(&garbage).unwrap();
+            let _words = bus.manager("Version").unwrap_err();
+        }
+    }
+}
