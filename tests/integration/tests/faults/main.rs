@@ -36,7 +36,7 @@
 //! | R27 | `faults::races::r27_updates_race_the_exit`, `faults::failing::r15_update_fails`, `cgroups::main::update_that_fails_changes_nothing`, `cgroups::v2::v2_update_that_fails_changes_nothing` |
 //! | R28 | `faults::caller::r28_console_sockets`, `process::console_socket_that_is_absent_fails` |
 //! | R29 | `faults::steps::r29_slow_calls` |
-//! | R30 | `cli::systemd_cgroup_without_systemd_says_so`, `systemd::scopes::a_create_that_is_killed_leaves_no_unit`, `systemd::user::user_without_a_manager_is_told_so`; a systemd that is slow or restarts: not tried |
+//! | R30 | `cli::systemd_cgroup_without_systemd_says_so`, `systemd::scopes::a_create_that_is_killed_leaves_no_unit`, `systemd::user::rootless_without_a_manager_is_told_so`, `systemd::scopes::a_systemd_that_executes_itself_anew_is_waited_for`; one that is silent: unit tests of `cgroup/systemd/bus.rs` |
 //! | H1 | `containerd::restart::killed_while_running`, `containerd::restart::restarted_often`, `cri::survival::many_restarts` |
 //! | H2 | `shim::delivery::down_at_the_exit`, `shim::delivery::down_from_the_beginning`, `containerd::restart::exits_while_killed`, `containerd::restart::exits_while_down_for_long`, `cri::survival::exits_while_down` |
 //! | H3 | `shim::delivery::stalled_for_ten_seconds`, `shim::delivery::stalled_for_many_events`, `shim::delivery::cut_in_the_middle`, `shim::delivery::at_most_repeated`, `containerd::restart::exits_while_stopped` |
