@@ -28,7 +28,7 @@
 //! 2. With a terminal, after create or exec: [`ShimEnd::receive_console`].
 //! 3. [`ShimEnd::into_parts`] goes to the shim: [`Wires`] as JSON, the descriptors beside it. A
 //!    [`ShimEnd`] dropped before that takes its logger along.
-//! 4. In the loop: [`Io::adopt`], then [`Io::turn`] whenever the token is ready or
+//! 4. In the loop: [`Io::adopt`], which starts the copier if there is a file, then [`Io::turn`] whenever the token is ready or
 //!    [`Io::deadline`] past.
 //! 5. When the process has exited: [`Io::exited`].
 //! 6. At delete: [`Io::drain`], turns until [`Io::is_drained`] (half a second at most), then

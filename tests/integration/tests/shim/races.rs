@@ -19,6 +19,7 @@ use corten_integration::shim::stdio;
 use corten_integration::shim::task::{PATIENCE, V2, refused};
 use corten_integration::shim::{Case, Task, World, request};
 use corten_integration::shim_tests;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
@@ -30,6 +31,7 @@ pub(crate) const TESTS: &[Case] = shim_tests![
     no_descriptors_for_a_new_process,
     orphans_do_not_wait_for_workers,
     a_delete_that_cannot_be_killed,
+    a_create_that_could_not_be_taken_back,
     ids_of_execs,
     waits_that_nobody_waits_for,
     a_bundle_is_used_again,
@@ -246,6 +248,29 @@ fn a_delete_that_cannot_be_killed(world: &World) -> Verdict {
     same("second", &second, &Code::DEADLINE_EXCEEDED)?;
     same("last", &last.answer()?.exit_status, &137)?;
     eventually("the worker ends", PATIENCE, || Ok(fs::remove_dir(&group).is_ok()))
+}
+
+/// A create whose worker was killed, and that could not be taken back (a mount is in the way): Kill
+/// tries it again.
+fn a_create_that_could_not_be_taken_back(world: &World) -> Verdict {
+    world.reference_deviates(OURS)?;
+    let task = hooked(world, "sleep 1000", "createRuntime", "exec sleep 1234")?;
+    let creating = task.client.creating(&task.request());
+    hook_runs()?;
+    let state = format!("/run/containerd/corten/{}/{}", world.namespace, task.id);
+    let none = None::<&str>;
+    mount(Some(state.as_str()), state.as_str(), none, MsFlags::MS_BIND, none)?;
+    kill(Pid::from_raw(worker(&task)?), Signal::SIGKILL)?;
+    let answer = creating.answer();
+    let tried = task.shim.log.expect(&format!("delete container {}", task.id));
+    let stays = task.status();
+    umount2(state.as_str(), MntFlags::MNT_DETACH)?;
+    check(answer.is_err_and(|refusal| refusal.code.is_some()), "Create fails")?;
+    tried?;
+    same("status", &stays?, &Status::UNKNOWN)?;
+    task.kill(9)?;
+    let gone = || task.client.state(&task.id, "").is_err_and(|it| it.code == Some(Code::NOT_FOUND));
+    eventually("it is taken back", PATIENCE, || Ok(gone()))
 }
 
 fn parent() -> &'static str {
