@@ -46,7 +46,7 @@ pub struct Config {
 
 /// How long undelivered events and unread answers may hold up the end.
 const FAREWELL: Duration = Duration::from_secs(5);
-/// How long a shim without containers and connections waits for either, or for a Shutdown.
+/// How long a shim without containers waits for one, or for a Shutdown.
 const LINGER: Duration = Duration::from_secs(10);
 /// The same, once its bundle is gone: whoever was answered last may have a question more.
 const HURRY: Duration = Duration::from_secs(1);
@@ -158,6 +158,8 @@ pub struct Shim {
     pub strangers: BTreeSet<u64>,
     /// When it is to leave at the latest; set once it was asked to.
     pub leaving: Option<Instant>,
+    /// It had no container yet, nor lost all who may be about to create one.
+    pub awaits_first: bool,
     clients: BTreeMap<u64, Connection>,
     /// None once it leaves: whoever comes then needs another shim.
     listener: Option<Listener>,
@@ -220,6 +222,7 @@ impl Shim {
             loggers: Vec::new(),
             strangers: BTreeSet::new(),
             leaving: None,
+            awaits_first: true,
             clients: BTreeMap::new(),
             listener: Some(listener),
             signals,
@@ -334,7 +337,9 @@ impl Shim {
             Err(_) => {
                 self.clients.remove(&number);
                 self.forget_client(number);
-                self.maybe_lonely();
+                if self.clients.is_empty() && std::mem::take(&mut self.awaits_first) {
+                    self.maybe_lonely();
+                }
             }
         }
     }
@@ -437,8 +442,10 @@ impl Shim {
         if !self.containers.is_empty() {
             return;
         }
-        // Whoever is connected may be about to ask, and is waited for as long as there is a bundle.
-        if !self.workers.is_empty() || (!self.clients.is_empty() && is_wanted()) {
+        // Whoever had us started is connected from then on, and its create may be on its way. Later
+        // that means nothing: a containerd that restarts connects to every shim it finds.
+        let awaited = self.awaits_first && !self.clients.is_empty() && is_wanted();
+        if awaited || !self.workers.is_empty() {
             return self.maybe_lonely();
         }
         tracing::info!("no container is left, and nobody has asked for one: leaving");

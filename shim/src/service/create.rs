@@ -37,6 +37,7 @@ impl Shim {
             let words = format!("container with given ID already exists: {id}");
             return Err(Status::new(Code::AlreadyExists, words));
         }
+        self.awaits_first = false;
         let number = self.number();
         let event = event(&request);
         let stdio = Stdio {
