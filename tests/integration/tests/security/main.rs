@@ -8,7 +8,7 @@
 //!
 //! | entry | tests |
 //! |---|---|
-//! | T-INV | `security::trace::policy_of_run`, `security::trace::policy_of_variants`, `security::trace::policy_of_exec`; control: crun |
+//! | T-INV | `security::trace::policy_of_run`, `security::trace::policy_of_variants`, `security::trace::policy_of_exec`; control: crun; `security::readback::everything_asked_for_is_there`, `security::readback::each_look_sees_what_is_missing`, `security::readback::everything_asked_for_is_there_on_older_kernels` |
 //! | T-ENOSYS | `security::without::the_same_or_refused` |
 //! | P1 | `security::paths::p1_mount_target_swapped`, `security::paths::p1_mount_target_swapped_for_the_root`, `security::paths::p1_swapped_at_every_step` |
 //! | P2 | `security::paths::p2_made_through_a_swapped_link` |
@@ -64,6 +64,7 @@ mod devices;
 mod identity;
 mod paths;
 mod procfs;
+mod readback;
 mod scene;
 mod seal;
 mod trace;
@@ -77,6 +78,7 @@ fn main() -> ExitCode {
     let groups = [
         trace::TESTS,
         without::TESTS,
+        readback::TESTS,
         paths::TESTS,
         procfs::TESTS,
         devices::TESTS,

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 pub const TESTS: &[Case] = tests![the_same_or_refused,];
 
 /// Name and number (x86_64).
-const CALLS: [(&str, &str); 18] = [
+pub const CALLS: [(&str, &str); 18] = [
     ("statx", "332"),
     ("pidfd_send_signal", "424"),
     ("open_tree", "428"),
