@@ -239,13 +239,14 @@ fn frozen(subject: &Subject<'_>, wanted: bool) -> Result<(), String> {
     status(subject, if wanted { "paused" } else { "running" })
 }
 
-/// Frozen only if `state` says so.
+/// Frozen only if `state` says so. It may be on its way to its end.
 fn settled(subject: &Subject<'_>) -> Result<(), String> {
     let now = subject.status();
-    if now == "stopped" {
+    let frozen = now != "stopped" && subject.bundle.is_frozen();
+    if frozen == (now == "paused") || subject.status() == "stopped" {
         return Ok(());
     }
-    frozen(subject, now == "paused")
+    Err(format!("frozen: {frozen}, but it is {now:?}"))
 }
 
 /// The limit in force is the one that the container's record says.
