@@ -18,7 +18,7 @@ export RUNTIME SHIM TARGET
 # What `corten --version` says it was built from.
 export CORTEN_COMMIT ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 
-.PHONY: help build run test test-unit test-integration lab attacks faults fuzz lint install man install-man bench bench-shim soak conformance clean
+.PHONY: help build run test test-unit test-integration lab attacks faults older-kernels fuzz lint install man install-man bench bench-shim soak conformance clean
 
 help:
 	@echo 'build              bin/corten and the shim, static and stripped'
@@ -29,6 +29,7 @@ help:
 	@echo 'lab                the suites under systemd and cgroup v2, in a virtual machine: LAB_SUITES="names", SHELL=1'
 	@echo 'faults             every fault at every point: points tried, failures, leaks'
 	@echo 'attacks            the suite security, every variant, each race over 10^5 swaps'
+	@echo 'older-kernels      the suites while newer system calls answer ENOSYS and EPERM: CALLS="some"'
 	@echo 'fuzz               FUZZ_RUNS=1000000 executions of each fuzz target, TARGETS=some'
 	@echo 'lint               formatting and clippy'
 	@echo 'install            PREFIX=$(PREFIX) DESTDIR='
@@ -72,6 +73,9 @@ faults: | tools
 
 attacks: | tools
 	@CORTEN_ATTACKS_SWAPS=100000 scripts/test integration security
+
+older-kernels: | tools
+	@scripts/older-kernels $(CALLS)
 
 # libFuzzer with the stable toolchain; scripts/fuzz tells the rest.
 fuzz: | tools

@@ -31,7 +31,7 @@ pub fn swap(args: &[&str]) -> Result<Value, String> {
 
 /// `deny ERRNO NUMBER[,NUMBER...] PROGRAM [ARG...]`: executes the program in a world where these
 /// system calls answer this errno. `319:16` denies number 319 only if its second argument has a bit
-/// of 16 (`memfd_create` with `MFD_EXEC`).
+/// of 16 (`memfd_create` with `MFD_EXEC`). The first step only: all that follows is its arguments.
 pub fn deny(args: &[&str]) -> Result<Value, String> {
     let (errno, rest) = args.split_first().ok_or("no errno")?;
     let (numbers, command) = rest.split_first().ok_or("no numbers")?;

@@ -20,7 +20,9 @@ use serde_json::Value;
 fn main() {
     let args: Vec<String> =
         std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
-    for step in args.split(|arg| arg == ";") {
+    // What follows is another program's.
+    let whole = args.first().is_some_and(|verb| verb == "deny");
+    for step in args.split(|arg| arg == ";" && !whole) {
         let Some((verb, rest)) = step.split_first() else { continue };
         let rest: Vec<&str> = rest.iter().map(String::as_str).collect();
         match steps::run(verb, &rest) {
