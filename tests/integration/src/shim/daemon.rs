@@ -4,6 +4,7 @@
 //! speak. This one is a few blocking threads on bytes: when it stops, every connection is cut and
 //! nothing of it is left, however often that happens.
 
+use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -115,9 +116,11 @@ impl Daemon {
         self.desk.book().events.clone()
     }
 
-    /// How many events with this topic were taken.
+    /// How many different events with this topic were taken: a repeated one counts once.
     pub fn count(&self, topic: &str) -> usize {
-        self.desk.book().events.iter().filter(|event| event.topic == topic).count()
+        let book = self.desk.book();
+        let those = book.events.iter().filter(|event| event.topic == topic);
+        those.map(Event::line).collect::<HashSet<String>>().len()
     }
 }
 
