@@ -45,7 +45,7 @@ pub fn ensure() -> Result<()> {
             CString::new(pair).ok()
         })
         .collect();
-    become_copy(exe, &args, &env).map(|never| match never {})
+    become_copy(&exe, &args, &env).map(|never| match never {})
 }
 
 /// Becomes a sealed copy of this process's binary, for a program that chooses what to execute it
@@ -54,7 +54,7 @@ pub fn ensure() -> Result<()> {
 /// # Errors
 /// As [`ensure`].
 pub fn execute(args: &[CString], env: &[CString]) -> Result<Infallible> {
-    become_copy(own_binary()?, args, env)
+    become_copy(&own_binary()?, args, env)
 }
 
 fn own_binary() -> Result<OwnedFd> {
@@ -62,11 +62,16 @@ fn own_binary() -> Result<OwnedFd> {
         .doing(|| "open /proc/self/exe".to_owned())
 }
 
-fn become_copy(exe: OwnedFd, args: &[CString], env: &[CString]) -> Result<Infallible> {
-    // Without the right to mount, without huge pages or before Linux 5.2.
-    let copy = huge::copy(&exe).or_else(|_| memfd::copy(&exe))?;
-    drop(exe);
-    fexecve(&copy, args, env).doing(|| "execute the runtime's sealed copy".to_owned())
+fn become_copy(exe: &OwnedFd, args: &[CString], env: &[CString]) -> Result<Infallible> {
+    let execute = |copy: OwnedFd| {
+        fexecve(&copy, args, env).doing(|| "execute the runtime's sealed copy".to_owned())
+    };
+    // Not without the right to mount, without huge pages, before Linux 5.2, or where a security module
+    // has no rule for such a file.
+    match huge::copy(exe).and_then(execute) {
+        Ok(never) => match never {},
+        Err(_) => execute(memfd::copy(exe)?),
+    }
 }
 
 /// Writes all of our binary into `copy`. It is read from its beginning, whoever read it before.
