@@ -29,13 +29,18 @@ const LINKS: [(&str, &str); 4] = [
     ("stderr", "/proc/self/fd/2"),
 ];
 
-/// Fills `/dev`, unless the host's own is bound there.
+/// Fills `/dev`, unless the host's own is there: bound, or because the host's root is the container's.
+/// Its `ptmx` would become a link.
 pub(super) fn fill(mounter: &Mounter<'_>, plan: &Plan, bound: Vec<Option<OwnedFd>>) -> Result<()> {
     if !plan.fill_dev {
         return Ok(());
     }
     let dev = path::open_or_create(mounter.root, Path::new("dev"), Want::Dir)
         .doing(|| "open /dev".to_owned())?;
+    let seen = fstat(&dev).doing(|| "fstat /dev".to_owned())?;
+    if plan.hosts_dev == Some((seen.st_dev, seen.st_ino)) {
+        return Ok(());
+    }
     let mut bound = bound.into_iter();
     for device in &plan.devices {
         let host = bound.next().flatten();

@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use nix::sys::stat::stat;
 use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
 
 use super::devices::{self, Device};
@@ -37,6 +38,8 @@ pub struct Plan {
     pub(super) mounts: Vec<Mount>,
     /// Whether corten fills `/dev`: not when the host's own is bound there.
     pub(super) fill_dev: bool,
+    /// Device and inode of the host's `/dev`, which is not filled however it gets into a container.
+    pub(super) hosts_dev: Option<(u64, u64)>,
     /// The default devices and the spec's.
     pub(super) devices: Vec<Device>,
     /// Device nodes are bound from the host, because user namespaces can't make them.
@@ -86,6 +89,7 @@ impl Plan {
             fill_dev: !mounts.iter().any(|mount| {
                 mount.destination == Path::new("dev") && matches!(mount.kind, Kind::Bind(_))
             }),
+            hosts_dev: stat("/dev").ok().map(|dev| (dev.st_dev, dev.st_ino)),
             mounts,
             devices: devices::all(devices)?,
             bind_devices: context.rootless || own.has(LinuxNamespaceType::User),
