@@ -136,7 +136,7 @@ pub fn exec(target: &Target, process: &OciProcess, path: &str, request: Request)
         && namespaces.has(LinuxNamespaceType::Pid)
         && !namespaces.has(LinuxNamespaceType::User);
     let clone_into = match &cgroup {
-        Some(cgroup) if user.is_none() && !apart => cgroup.clone_fd()?,
+        Some(cgroup) if user.is_none() => cgroup.clone_fd()?,
         _ => None,
     };
     let seats = cgroup.as_ref().map(|cgroup| cgroup.seats(clone_into.is_some())).transpose()?;

@@ -43,8 +43,8 @@ pub struct Birth<'fd> {
     pub time: Option<(BorrowedFd<'fd>, &'fd str)>,
     /// What a middle process does before it clones, in place of joining; it needs to keep the fd open.
     pub before: Option<&'fd Before<'fd>>,
-    /// A cgroup v2 directory to be born in. Not with a middle process, which may have no right to
-    /// it any more.
+    /// A cgroup v2 directory to be born in; the middle process is, which may have no right to it any
+    /// more when it clones.
     pub cgroup: Option<BorrowedFd<'fd>>,
 }
 
@@ -70,7 +70,7 @@ pub fn spawn(birth: &Birth<'_>) -> Result<Option<Child>> {
 }
 
 fn directly(birth: &Birth<'_>, back: &Back) -> Result<Option<Child>> {
-    let born = make(birth, 0);
+    let born = make(birth, birth.cgroup, 0);
     match born {
         Ok(Cloned::Child) => Ok(None),
         Ok(Cloned::Parent(pid, pidfd)) => {
@@ -85,7 +85,7 @@ fn directly(birth: &Birth<'_>, back: &Back) -> Result<Option<Child>> {
 }
 
 /// Joins what only children get, then clones.
-fn make(birth: &Birth<'_>, flags: u64) -> Result<Cloned> {
+fn make(birth: &Birth<'_>, cgroup: Option<BorrowedFd<'_>>, flags: u64) -> Result<Cloned> {
     if let Some(pid) = birth.pid {
         setns(pid, libc::CLONE_NEWPID).doing(|| "join the pid namespace".to_owned())?;
     }
@@ -103,7 +103,7 @@ fn make(birth: &Birth<'_>, flags: u64) -> Result<Cloned> {
             File::from(file.doing(doing)?).write_all(offsets.as_bytes()).doing(doing)?;
         }
     }
-    let args = CloneArgs { flags: birth.new | flags, cgroup: birth.cgroup };
+    let args = CloneArgs { flags: birth.new | flags, cgroup };
     clone3(&args).doing(|| "clone the container's process".to_owned())
 }
 
@@ -159,14 +159,16 @@ fn enter(birth: &Birth<'_>) -> Result<()> {
 
 fn through_middle(birth: &Birth<'_>) -> Result<Option<Child>> {
     let (ours, theirs) = socket::pair().doing(|| "make a socket pair".to_owned())?;
-    let middle = match clone3(&CloneArgs::default()).doing(|| "clone a process".to_owned())? {
+    // Born where its child is to be: to move there later costs the kernel a grace period, 10 ms.
+    let args = CloneArgs { cgroup: birth.cgroup, ..CloneArgs::default() };
+    let middle = match clone3(&args).doing(|| "clone a process".to_owned())? {
         Cloned::Parent(pid, _) => pid,
         Cloned::Child => {
             drop(ours);
             let before = birth.before.map_or(Ok(()), |before| before(theirs.as_fd()));
             let made = before
                 .and_then(|()| enter(birth))
-                .and_then(|()| make(birth, libc::CLONE_PARENT as u64));
+                .and_then(|()| make(birth, None, libc::CLONE_PARENT as u64));
             return match made {
                 Ok(Cloned::Child) => Ok(None),
                 Ok(Cloned::Parent(pid, pidfd)) => {
