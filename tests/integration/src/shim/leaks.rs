@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
 use super::sandbox;
@@ -57,7 +58,10 @@ impl Snapshot {
             }
             let alive = processes();
             for (pid, _) in &alive {
-                kill(Pid::from_raw(*pid), Signal::SIGKILL).ok();
+                let pid = Pid::from_raw(*pid);
+                kill(pid, Signal::SIGKILL).ok();
+                // A test that failed may have left one that it traced.
+                waitpid(pid, Some(WaitPidFlag::WNOHANG)).ok();
             }
             if alive.is_empty() && round > 0 {
                 break;

@@ -30,19 +30,23 @@ fn a_zombie_that_is_traced(world: &World) -> Verdict {
     world.reference_deviates(OURS)?;
     let task = world.running("sleep 1000")?;
     let pid = Pid::from_raw(task.exec("traced", "exec sleep 1001")?.cast_signed());
+    // Its shell has become the program that is looked for below.
+    eventually("it sleeps", PATIENCE, || Ok(is(pid, "(sleep) S")))?;
     ptrace::seize(pid, ptrace::Options::empty())?;
     let wait = task.client.waiting(&task.id, "traced");
     task.client.kill(&task.id, "traced", KILL, false)?;
-    eventually("it is a zombie", PATIENCE, || {
-        let state = format!("process {pid} (sleep) Z");
-        Ok(processes().iter().any(|(_, line)| line.starts_with(&state)))
-    })?;
+    eventually("it is a zombie", PATIENCE, || Ok(is(pid, "(sleep) Z")))?;
     task.shim.rests(Duration::from_secs(1))?;
     wait.is_pending()?;
     let seen = WaitStatus::Signaled(pid, Signal::SIGKILL, false);
     same("what the tracer sees", &waitpid(pid, None)?, &seen)?;
     same("status", &wait.answer()?.exit_status, &137)?;
     same("event", &world.events.exit(&task.id, "traced")?.exit_status, &137)
+}
+
+fn is(pid: Pid, state: &str) -> bool {
+    let start = format!("process {pid} {state}");
+    processes().iter().any(|(_, line)| line.starts_with(&start))
 }
 
 /// A shim without containers stays for who is connected: a create may be on its way for long.
