@@ -1,7 +1,7 @@
 //! Signals to a container, which never reach anything else.
 //!
-//! The recorded pid is turned into a pidfd and its start time compared *after* that, so the handle
-//! is known to name the container's own init. SIGKILL of a container that shares its pid namespace
+//! The recorded pid is turned into a pidfd and what identifies the process compared *after* that
+//! ([`crate::state::Process::open`]), so the handle is known to name the container's own init. SIGKILL of a container that shares its pid namespace
 //! goes to everything in its cgroup, because nothing else would end the rest.
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -12,7 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::error::{Doing, Error, Result};
 use crate::state::{State, Status};
-use crate::sys::process::{pidfd_open, pidfd_send_signal};
+use crate::sys::process::pidfd_send_signal;
 
 /// How long killed processes may take to end.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -22,13 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// # Errors
 /// When the kernel has no pidfds or no descriptors are left.
 pub fn init_pidfd(state: &State) -> Result<Option<OwnedFd>> {
-    let Some(init) = state.live_init() else { return Ok(None) };
-    let pidfd = match pidfd_open(init.pid()) {
-        Err(Errno::ESRCH) => return Ok(None),
-        other => other.doing(|| format!("pidfd_open {}", init.pid))?,
-    };
-    // The pid may have been reused between the two look-ups; the handle can't be any more.
-    Ok(init.is_there().then_some(pidfd))
+    state.live_init().map_or(Ok(None), |init| init.open())
 }
 
 /// Sends `signal` to the container's init, or with `all` to every process in its cgroup.

@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -249,23 +250,41 @@ impl Process {
     /// When it is gone.
     pub fn of(pid: Pid) -> Result<Self> {
         let start_time = Stat::of(pid)?.start_time;
-        Ok(Self { pid: pid.as_raw(), start_time, inode: inode_of(pid).ok().flatten() })
+        Ok(Self {
+            pid: pid.as_raw(),
+            start_time,
+            inode: pidfd_open(pid).and_then(inode).ok().flatten(),
+        })
     }
 
-    /// Whether it is still there, if only as a zombie.
-    pub fn is_there(&self) -> bool {
-        Stat::of(self.pid()).is_ok_and(|now| self.is(&now))
+    /// A pidfd of it, while it is there, if only as a zombie.
+    ///
+    /// # Errors
+    /// When the kernel has no pidfds or no descriptors are left.
+    pub fn open(&self) -> Result<Option<OwnedFd>> {
+        let pidfd = match pidfd_open(self.pid()) {
+            Err(Errno::ESRCH) => return Ok(None),
+            other => other.doing(|| format!("pidfd_open {}", self.pid))?,
+        };
+        // The pid may have been another process's before; the handle can't be any more.
+        let same = Stat::of(self.pid())
+            .is_ok_and(|now| now.start_time == self.start_time && self.may_have(inode(&pidfd)));
+        Ok(same.then_some(pidfd))
     }
 
     /// Whether it is this process that has the pid now; `now` was read just before.
     fn is(&self, now: &Stat) -> bool {
-        now.start_time == self.start_time
-            && match (self.inode, inode_of(self.pid())) {
-                (Some(inode), Ok(Some(now))) => inode == now,
-                (Some(_), Err(Errno::ESRCH)) => false,
-                // Not recorded, or not to be had: its start must do.
-                _ => true,
-            }
+        let now_inode = || pidfd_open(self.pid()).and_then(inode);
+        now.start_time == self.start_time && (self.inode.is_none() || self.may_have(now_inode()))
+    }
+
+    /// Whether a pidfd with this inode can be its own; where there is none its start must do.
+    fn may_have(&self, inode: nix::Result<Option<u64>>) -> bool {
+        match (self.inode, inode) {
+            (Some(own), Ok(Some(inode))) => own == inode,
+            (Some(_), Err(Errno::ESRCH)) => false,
+            _ => true,
+        }
     }
 
     /// The pid as nix's type.
@@ -274,14 +293,13 @@ impl Process {
     }
 }
 
-/// The number of the process that has the pid now; none before Linux 6.9, where all pidfds have the
-/// same.
-fn inode_of(pid: Pid) -> nix::Result<Option<u64>> {
-    let pidfd = pidfd_open(pid)?;
-    if sys::fs::statfs(&pidfd)?.magic != PID_FS_MAGIC {
+/// The number of a pidfd's process; none before Linux 6.9, where all pidfds have the same.
+fn inode(pidfd: impl AsFd) -> nix::Result<Option<u64>> {
+    let pidfd = pidfd.as_fd();
+    if sys::fs::statfs(pidfd)?.magic != PID_FS_MAGIC {
         return Ok(None);
     }
-    Ok(Some(fstat(&pidfd)?.st_ino))
+    Ok(Some(fstat(pidfd)?.st_ino))
 }
 
 /// This boot's id.

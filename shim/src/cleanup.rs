@@ -29,7 +29,6 @@ use corten::error::{Doing, Error, Result};
 use corten::host::in_user_namespace;
 use corten::state::{Process, Stat};
 use corten::store::Store;
-use corten::sys::process::pidfd_open;
 use corten::sys::wait::{self, told_exit_of};
 use nix::unistd::geteuid;
 
@@ -156,11 +155,9 @@ impl Init {
     }
 }
 
-/// A pidfd of that very process, also if it has ended and nobody has waited for it yet.
+/// With a pidfd of that very process, also if it has ended and nobody has waited for it yet.
 fn handle(init: Process) -> Option<(Process, OwnedFd)> {
-    let pidfd = pidfd_open(init.pid()).ok()?;
-    // The pid may be another process's by now; that of the handle can't change any more.
-    init.is_there().then_some((init, pidfd))
+    init.open().ok().flatten().map(|pidfd| (init, pidfd))
 }
 
 /// The kernel says 0 for every exit to those who may not look.
