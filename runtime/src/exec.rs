@@ -96,7 +96,8 @@ struct Inheritance<'a> {
     entered: bool,
     /// The host's, if there are labels to set.
     proc: Option<host::Proc>,
-    seats: Seats,
+    /// None when it is in its groups from birth.
+    seats: Option<Seats>,
     console: Option<OwnedFd>,
     inherited: Inherited,
 }
@@ -147,16 +148,12 @@ pub fn exec(target: &Target, process: &OciProcess, path: &str, request: Request)
     let score = plan.oom_score_adj;
     let proc = (!plan.lsm.is_empty()).then(host::Proc::open).transpose()?;
     let enter = |peer: BorrowedFd<'_>| {
-        if let Some(cpus) = &plan.affinity.initial {
-            sched::set_affinity(Pid::from_raw(0), cpus)?;
-        }
-        seats.iter().try_for_each(Seats::take)?;
+        take_place(&plan, seats.as_ref())?;
         let mut keep = vec![peer, to_parent.as_fd(), init.as_fd()];
         keep.extend(request.console.as_ref().map(AsFd::as_fd));
         keep.extend(proc.as_ref().map(AsFd::as_fd));
         fds::shed(&inherited, &keep);
-        setns(&init, namespaces.all_flags() & !libc::CLONE_NEWPID)
-            .doing(|| "join the container's namespaces".to_owned())
+        join(&init, namespaces.all_flags())
     };
     let birth = Birth {
         before: apart.then_some(&enter),
@@ -182,7 +179,7 @@ pub fn exec(target: &Target, process: &OciProcess, path: &str, request: Request)
             init: &init,
             entered: apart,
             proc,
-            seats: seats.unwrap_or_default(),
+            seats,
             console: request.console,
             inherited,
         };
@@ -252,6 +249,20 @@ fn main(from: Inheritance<'_>, to_parent: ToParent, privileged: bool) -> ! {
     exit_now(1)
 }
 
+/// Goes to the processors and into the groups that the process is to have, while the host's files
+/// are open.
+fn take_place(plan: &process::Plan, seats: Option<&Seats>) -> Result<()> {
+    if let Some(cpus) = &plan.affinity.initial {
+        sched::set_affinity(Pid::from_raw(0), cpus)?;
+    }
+    seats.map_or(Ok(()), Seats::take)
+}
+
+/// Joins those of the container's namespaces that need no birth in them.
+fn join(init: &OwnedFd, flags: libc::c_int) -> Result<()> {
+    setns(init, flags & !libc::CLONE_NEWPID).doing(|| "join the container's namespaces".to_owned())
+}
+
 fn prepare<'a>(
     mut from: Inheritance<'a>,
     to_parent: &ToParent,
@@ -264,16 +275,10 @@ fn prepare<'a>(
         None => Attributes::default(),
     };
     if !from.entered {
-        if let Some(cpus) = &from.plan.affinity.initial {
-            sched::set_affinity(Pid::from_raw(0), cpus)?;
-        }
-        std::mem::take(&mut from.seats).take()?;
-        let mut join = from.namespaces.all_flags() & !libc::CLONE_NEWPID;
-        if !privileged {
-            // Born in it already.
-            join &= !libc::CLONE_NEWUSER;
-        }
-        setns(from.init, join).doing(|| "join the container's namespaces".to_owned())?;
+        take_place(&from.plan, from.seats.take().as_ref())?;
+        // An ordinary user's is born in its user namespace already.
+        let born_in = if privileged { 0 } else { libc::CLONE_NEWUSER };
+        join(from.init, from.namespaces.all_flags() & !born_in)?;
     }
     if from.namespaces.has(LinuxNamespaceType::User) {
         userns::become_root()?;

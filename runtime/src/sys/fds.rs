@@ -70,7 +70,7 @@ pub fn open_null_for_good() -> Result<RawFd, Errno> {
 /// is closed.
 ///
 /// # Errors
-/// `EMFILE`; `ENOSYS` before Linux 5.9 (close_range).
+/// `EMFILE`.
 pub fn keep_only(fds: &[BorrowedFd<'_>]) -> Result<(), Errno> {
     const FIRST: RawFd = 3;
     let end = FIRST + fds.len() as RawFd;
@@ -81,7 +81,8 @@ pub fn keep_only(fds: &[BorrowedFd<'_>]) -> Result<(), Errno> {
         // SAFETY: plain integers; whatever `number` was, its owner never runs again.
         super::check(unsafe { libc::dup2(copy, number) }.into())?;
     }
-    super::process::close_from(end as u32)
+    super::process::close_all_but(end, &[]);
+    Ok(())
 }
 
 /// Makes `fds` the standard streams.

@@ -135,16 +135,6 @@ pub fn cloexec_from(first: u32) -> Result<(), Errno> {
     check(ret).map(drop)
 }
 
-/// `close_range(2)`: closes every fd from `first` up, for a process that was just cloned and never
-/// returns to the code that owns them.
-///
-/// # Errors
-/// `ENOSYS` before Linux 5.9.
-pub fn close_from(first: u32) -> Result<(), Errno> {
-    // SAFETY: plain integers; see above for the owners.
-    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) }).map(drop)
-}
-
 /// Ends this process at once, without unwinding or flushing what belongs to its parent.
 pub fn exit_now(status: i32) -> ! {
     // SAFETY: _exit has no preconditions.
