@@ -3,33 +3,18 @@
 //!
 //! One test: the memory of the whole process is counted.
 
+mod cost;
+
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use corten::create::Request;
 use corten::plan::Plan;
 use corten::rootfs::options::Options;
 use corten::{cgroup, process, spec};
-use peak_alloc::PeakAlloc;
-
-#[global_allocator]
-static ALLOCATOR: PeakAlloc = PeakAlloc;
+use cost::measure;
 
 /// Elements of each list.
 const MANY: usize = 20_000;
-/// In a debug build, on a machine that does other things too.
-const TIME: Duration = Duration::from_secs(20);
-
-fn measure(what: &str, input: &str, most: usize, run: impl FnOnce(&str)) {
-    ALLOCATOR.reset_peak_usage();
-    let (before, begun) = (ALLOCATOR.current_usage(), Instant::now());
-    run(input);
-    let used = ALLOCATOR.peak_usage().saturating_sub(before);
-    let (size, took) = (input.len(), begun.elapsed());
-    println!("{what}: {size} bytes, {} times that in memory, {took:.1?}", used / size);
-    assert!(used <= most * size, "{what}: {used} bytes of memory for {size} of input");
-    assert!(took < TIME, "{what}: {took:?}");
-}
 
 fn list(element: impl Fn(usize) -> String) -> String {
     let elements: Vec<String> = (0..MANY).map(element).collect();
@@ -54,10 +39,10 @@ fn plan(text: &str) {
 #[test]
 fn what_is_parsed_and_planned_costs_in_proportion_to_its_size() {
     for (what, most, text) in configs() {
-        measure(what, &text, most, plan);
+        measure(what, text.as_str(), most, plan);
     }
     let words: Vec<&str> = ["nosuid", "a", "noatime", ""].into_iter().cycle().take(MANY).collect();
-    measure("mount options", &words.join(","), 32, |text| {
+    measure("mount options", &*words.join(","), 32, |text| {
         let words: Vec<&str> = text.split(',').collect();
         drop(Options::parse(&words));
     });
@@ -65,7 +50,7 @@ fn what_is_parsed_and_planned_costs_in_proportion_to_its_size() {
         r#"{{"unified":{{{}"z.z":"1"}}}}"#,
         (0..MANY).map(|n| format!(r#""a.b{n}":"","#)).collect::<String>()
     );
-    measure("resources", &resources, 64, |text| {
+    measure("resources", resources.as_str(), 64, |text| {
         let parsed = spec::parse_resources(text.as_bytes(), Path::new("r")).unwrap();
         cgroup::v2::writes(&parsed).unwrap();
     });
@@ -73,7 +58,7 @@ fn what_is_parsed_and_planned_costs_in_proportion_to_its_size() {
         r#"{{"cwd":"/","args":["a"],"user":{{"uid":0,"gid":0}},"execCPUAffinity":{{"initial":"{}0"}}}}"#,
         "0-1023,".repeat(MANY)
     );
-    measure("processors", &process, 16, |text| {
+    measure("processors", process.as_str(), 16, |text| {
         let parsed = spec::parse_process(text.as_bytes(), Path::new("p"));
         drop(parsed.map(|parsed| process::Plan::new(&parsed, "")));
     });

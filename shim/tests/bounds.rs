@@ -1,46 +1,30 @@
 //! What a peer's bytes may cost the shim: memory in proportion to them, and time too. See
 //! `runtime/tests/bounds.rs`.
 
-use std::time::{Duration, Instant};
+#[path = "../../runtime/tests/cost/mod.rs"]
+mod cost;
 
 use containerd_shim_corten::options::Options;
 use containerd_shim_corten::transport::Call;
 use containerd_shim_corten::transport::frame::{Decoder, MAX_PAYLOAD, REQUEST, encode};
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
-use peak_alloc::PeakAlloc;
-
-#[global_allocator]
-static ALLOCATOR: PeakAlloc = PeakAlloc;
-
-/// In a debug build, on a machine that does other things too.
-const TIME: Duration = Duration::from_secs(20);
-
-fn measure(what: &str, input: &[u8], most: usize, run: impl FnOnce(&[u8])) {
-    ALLOCATOR.reset_peak_usage();
-    let (before, begun) = (ALLOCATOR.current_usage(), Instant::now());
-    run(input);
-    let used = ALLOCATOR.peak_usage().saturating_sub(before);
-    let (size, took) = (input.len(), begun.elapsed());
-    println!("{what}: {size} bytes, {} times that in memory, {took:.1?}", used / size);
-    assert!(used <= most * size, "{what}: {used} bytes of memory for {size} of input");
-    assert!(took < TIME, "{what}: {took:?}");
-}
+use cost::measure;
 
 #[test]
 fn what_a_peer_sends_costs_in_proportion_to_its_size() {
     let call = |bytes: &[u8]| drop(Call::parse(1, bytes));
     // Empty pairs of metadata; fields that nobody knows, of one number and of many.
-    measure("metadata", &b"\x2a\x00".repeat(MAX_PAYLOAD / 2), 2, call);
-    measure("unknown fields", &b"\x7a\x00".repeat(MAX_PAYLOAD / 2), 2, call);
+    measure("metadata", &b"\x2a\x00".repeat(MAX_PAYLOAD / 2)[..], 2, call);
+    measure("unknown fields", &b"\x7a\x00".repeat(MAX_PAYLOAD / 2)[..], 2, call);
     let many: Vec<u8> =
         (16..2000_u32).flat_map(|n| [n as u8 & 0x78 | 0x80, (n >> 4) as u8 & 0x7f, 0]).collect();
-    measure("unknown numbers", &many.repeat(100), 2, call);
+    measure("unknown numbers", &many.repeat(100)[..], 2, call);
     let mut frame = encode(1, REQUEST, |out| out.resize(MAX_PAYLOAD, 0));
-    measure("a frame", &frame, 3, |bytes| drop(Decoder::default().next(&mut &bytes[..])));
+    measure("a frame", &frame[..], 3, |mut bytes| drop(Decoder::default().next(&mut bytes)));
     frame[0] = 0xff;
     frame.truncate(1 << 20);
-    measure("a frame that is too long", &frame, 1, |bytes| {
-        drop(Decoder::default().next(&mut &bytes[..]));
+    measure("a frame that is too long", &frame[..], 1, |mut bytes| {
+        drop(Decoder::default().next(&mut bytes));
     });
     let toml: String = (0..20_000).map(|n| format!("k{n} = \"\"\n")).collect();
     measure("options in TOML", toml.as_bytes(), 64, |bytes| {
