@@ -461,6 +461,21 @@ fn v2_the_mount_is_the_containers_group(t: &Test) {
     }
 }
 
+/// What systemd does in a container: a sub-group for itself, and controllers for more of them.
+const MAKES_GROUPS: [&str; 11] = [
+    "mkdir",
+    "/sys/fs/cgroup/init",
+    ";",
+    "write",
+    "/sys/fs/cgroup/init/cgroup.procs",
+    "0",
+    ";",
+    "write",
+    "/sys/fs/cgroup/cgroup.subtree_control",
+    "+pids",
+    ";",
+];
+
 /// With a namespace and a writable mount the group is the user's who is root in the container, and
 /// its limits are not.
 fn v2_the_group_belongs_to_the_containers_root(t: &Test) {
@@ -472,24 +487,8 @@ fn v2_the_group_belongs_to_the_containers_root(t: &Test) {
         .set("linux.gidMappings", json!([{"containerID": 0, "hostID": 100_000, "size": 1000}]));
     std::os::unix::fs::chown(b.rootfs(), Some(100_000), Some(100_000)).unwrap();
     b.set("linux.resources.pids", json!({"limit": 77}));
-    b.probe(&[
-        "mkdir",
-        "/sys/fs/cgroup/init",
-        ";",
-        "write",
-        "/sys/fs/cgroup/init/cgroup.procs",
-        "0",
-        ";",
-        "write",
-        "/sys/fs/cgroup/cgroup.subtree_control",
-        "+pids",
-        ";",
-        "write",
-        "/sys/fs/cgroup/pids.max",
-        "max",
-        ";",
-        "sleep",
-    ]);
+    let limits = ["write", "/sys/fs/cgroup/pids.max", "max", ";", "sleep"];
+    b.probe(&[&MAKES_GROUPS[..], &limits[..]].concat());
     t.create(&b).ok();
     let owner = |name: &str| fs::metadata(b.cgroup_dir("").join(name)).unwrap().uid();
     assert_eq!(["", "cgroup.procs", "cgroup.subtree_control"].map(owner), [100_000; 3]);
@@ -512,20 +511,7 @@ fn v2_the_group_belongs_to_the_containers_root(t: &Test) {
 fn v2_exec_follows_into_sub_groups(t: &Test) {
     v2(t);
     let mut b = in_namespace(t, &RW);
-    b.probe(&[
-        "mkdir",
-        "/sys/fs/cgroup/init",
-        ";",
-        "write",
-        "/sys/fs/cgroup/init/cgroup.procs",
-        "0",
-        ";",
-        "write",
-        "/sys/fs/cgroup/cgroup.subtree_control",
-        "+pids",
-        ";",
-        "sleep",
-    ]);
+    b.probe(&[&MAKES_GROUPS[..], &["sleep"]].concat());
     t.create(&b).ok();
     t.start(&b.id).ok();
     t.wait_asleep(&b.id);
