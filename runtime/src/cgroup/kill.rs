@@ -21,6 +21,10 @@ use crate::sys::process::{pidfd_open, pidfd_send_signal};
 /// Pidfds held at one time.
 const BATCH: usize = 200;
 
+/// How long killed processes are waited for before all is done once more: an exec that was under way
+/// may have added one, and a pause may have frozen them again, with their signal pending.
+const SLICE: Duration = Duration::from_millis(100);
+
 impl Cgroup {
     /// Where the processes are counted: v1's devices as in runc, else any.
     fn census(&self) -> Option<&Group> {
@@ -63,21 +67,23 @@ impl Cgroup {
     }
 
     /// Kills everything in the group and waits until it is empty, also when it or a sub-group is
-    /// frozen, and when processes fork faster than they are killed. The group ends up thawed.
+    /// frozen or being frozen, and when processes fork faster than they are killed. The group ends
+    /// up thawed.
     ///
     /// # Errors
     /// Processes that are still there at the end of `patience`, by their pids: they hang in the
     /// kernel.
     pub fn kill_all(&self, patience: Duration) -> Result<()> {
         let end = Instant::now() + patience;
-        let at_once = self.kill_v2()?;
-        // A frozen v1 process dies only when thawed.
-        let mut thawed = self.thaw_tree();
-        if at_once && let Some(dir) = self.v2().map(Group::find).transpose()?.flatten() {
-            wait_event(dir, "populated 0", end)?;
-        }
+        let slice = || end.min(Instant::now() + SLICE);
         let mut round = 0;
         loop {
+            let at_once = self.kill_v2()?;
+            // A frozen v1 process dies only when thawed.
+            let thawed = self.thaw_tree();
+            if at_once && let Some(dir) = self.v2().map(Group::find).transpose()?.flatten() {
+                wait_event(dir, "populated 0", slice())?;
+            }
             let left = self.pids()?;
             if left.is_empty() {
                 return thawed;
@@ -85,15 +91,17 @@ impl Cgroup {
             if Instant::now() >= end {
                 return Err(still_there(&left));
             }
-            // Frozen, a fork bomb can't fork while it is being killed; the first round goes
-            // without, as most groups are no bombs.
-            let frozen = round > 0 && self.freeze().map_err(|e| tracing::debug!("{e}")).is_ok();
+            // Where the kernel does not kill all at once, a fork bomb can't fork while it is frozen;
+            // the first round goes without, as most groups are no bombs.
+            let frozen = !at_once
+                && round > 0
+                && self.freeze().map_err(|error| tracing::debug!("{error}")).is_ok();
             let signalled = self.signal_listed(nix::libc::SIGKILL);
-            if frozen || thawed.is_err() {
-                thawed = self.thaw_tree();
+            if frozen {
+                let _tried_again_in_the_next_round = self.thaw_tree();
             }
             signalled?;
-            wait_gone(&left, end.min(Instant::now() + Duration::from_millis(100)))?;
+            wait_gone(&left, slice())?;
             round += 1;
         }
     }

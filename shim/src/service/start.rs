@@ -103,7 +103,17 @@ impl Shim {
             (answer, _) => answer,
         };
         self.answer(reply, answer);
+        self.end_with_init(id, exec_id);
         self.settle(id, exec_id);
+    }
+
+    /// Ends an exec whose init ended before it was started: whoever killed the rest did not see it.
+    fn end_with_init(&mut self, id: &str, exec_id: &str) {
+        let Some(container) = self.containers.get(id) else { return };
+        let late = container.execs.get(exec_id).is_some_and(|exec| exec.is_alive());
+        if late && container.init.exit.is_some() && !container.own_pid_namespace {
+            self.kill_everything(id);
+        }
     }
 
     /// An init that did not start is still created, unless it has ended; or it runs, and what came

@@ -19,6 +19,7 @@ use crate::tally::{self, Count, is_whole};
 
 pub(crate) const TESTS: &[Case] = tests![
     r11_frozen_container,
+    r11_busy_while_all_are_killed,
     r11_frozen_group_below,
     r11_frozen_group_above,
     r12_many_zombies,
@@ -71,6 +72,26 @@ fn r11_frozen_container(t: &Test) {
     subject.reach(Life::Running);
     freeze(&subject.bundle.cgroup_dir("freezer"), true);
     within("delete", Duration::from_secs(2), || subject.end("a frozen container"));
+}
+
+/// Execs and pauses that are under way add processes to what has its SIGKILL already, or freeze it:
+/// all end, and nobody waits for them until a limit is over.
+fn r11_busy_while_all_are_killed(t: &Test) {
+    let mut subject = subject(t, &["report", ";", "sleep"]);
+    subject.bundle.no_namespace("pid").write();
+    let id = subject.bundle.id.clone();
+    for round in 0..if is_whole() { 100 } else { 20 } {
+        for verb in [["kill", "--all", &id, "KILL"].as_slice(), &["delete", "--force", &id]] {
+            subject.reach(Life::Running);
+            let mut others =
+                Vec::from([(); 4].map(|()| t.spawn(&["exec", &id, "/probe", "sleep"])));
+            std::thread::sleep(Duration::from_millis(round));
+            others.push(t.spawn(&["pause", &id]));
+            within(verb[0], Duration::from_secs(4), || drop(t.spawn(verb).wait().ok()));
+            others.into_iter().for_each(|other| drop(other.wait()));
+            subject.end("execs and a pause while it was killed");
+        }
+    }
 }
 
 /// A group that the container has frozen below its own.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use containerd_shim_protos::api::CreateTaskRequest;
 use containerd_shim_protos::ttrpc::Code;
+use corten_integration::driver::patience;
 use corten_integration::managers::{Stop, Verdict, check, eventually, same};
 use corten_integration::shim::leaks::processes;
 use corten_integration::shim::task::{Answer, PATIENCE, Refusal, TaskClient};
@@ -187,9 +188,14 @@ fn random_lives(world: &World) -> Verdict {
                 let mut dice = Dice(u64::wrapping_mul(seed * 8 + thread, 0x9e37_79b9_7f4a_7c15));
                 let mut done = 0;
                 while Instant::now() < end {
+                    let begun = Instant::now();
                     match any_call(&client, &mut dice, &all) {
                         Err(refusal) if refusal.code.is_none() => return Err(refusal.to_string()),
                         answer => done += u32::from(answer.is_ok()),
+                    }
+                    // Ten seconds are the limit of many things: somebody waited it out.
+                    if begun.elapsed() > patience(Duration::from_secs(8)) {
+                        return Err(format!("a call took {:?}", begun.elapsed()));
                     }
                 }
                 Ok(done)
