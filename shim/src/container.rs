@@ -146,6 +146,8 @@ pub struct Container {
     pub oom: Option<oom::Watch>,
     /// A pause is under way.
     pub pausing: bool,
+    /// A client has asked for SIGKILL for its first process.
+    pub kill_asked: bool,
 }
 
 impl Container {

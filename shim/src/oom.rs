@@ -16,14 +16,17 @@
 //!   about an exit: systemd takes a scope away as soon as its last process has ended.
 //!
 //! A group that is removed reads as `ENODEV`; it is not watched from then on, because it would be
-//! ready forever.
+//! ready forever. The one who removes it before we could look is systemd, on a busy machine. What it
+//! counted is then still in the group above, whose counter includes what is below and what was: an
+//! increase there since we looked last is ours or a neighbour's. So it is told only if the container's
+//! end looks like it, see [`Watch::looks_killed`].
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use corten::cgroup::dir::Dir;
 use corten::cgroup::stats::reader::value_of;
-use corten::cgroup::{Cgroup, Version};
+use corten::cgroup::{Cgroup, Record, Version};
 use corten::error::{Doing, Error, Result};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -47,6 +50,18 @@ pub struct Watch {
     seen: u64,
     /// Found, but not told yet.
     due: u64,
+    /// Of a group that systemd may remove.
+    above: Option<Above>,
+    /// The group was removed, and so many kills were counted above since its last count was read.
+    unclaimed: u64,
+}
+
+/// The counter of the group above ours.
+#[derive(Debug)]
+struct Above {
+    file: OwnedFd,
+    key: &'static str,
+    seen: u64,
 }
 
 #[derive(Debug)]
@@ -60,37 +75,47 @@ enum Counter {
 }
 
 impl Watch {
-    /// Starts to watch. `token` may come at any time from then on, and [`Watch::turn`] answers it.
-    /// `None` without a memory controller or a group.
+    /// Starts to watch the group of a record. `token` may come at any time from then on, and
+    /// [`Watch::turn`] answers it. `None` without a memory controller or a group.
     ///
     /// # Errors
     /// The errno of opening the files or of registering.
-    pub fn new(cgroup: &Cgroup, poller: &Poller, token: Token) -> Result<Option<Self>> {
+    pub fn new(record: &Record, poller: &Poller, token: Token) -> Result<Option<Self>> {
+        let cgroup = Cgroup::open(record);
         let Some(dir) = cgroup.dir_of("memory")? else { return Ok(None) };
         if cgroup.version() == Version::V2 {
-            return Self::of_file(dir, "memory.events", "oom_kill", poller, token);
+            let is_unit = record.unit.is_some();
+            return Self::of_file(dir, is_unit, "memory.events", "oom_kill", poller, token);
         }
         let Some(file) = open(dir, "memory.oom_control")? else { return Ok(None) };
         let notice = Notice::new(dir, &file, poller, token)?;
-        Self::from(Counter::Control { file, notice }).map(Some)
+        Self::from(Counter::Control { file, notice }, None).map(Some)
     }
 
     fn of_file(
         dir: &Dir,
-        file: &str,
+        is_unit: bool,
+        name: &str,
         key: &'static str,
         poller: &Poller,
         token: Token,
     ) -> Result<Option<Self>> {
-        let Some(file) = open(dir, file)? else { return Ok(None) };
+        let Some(file) = open(dir, name)? else { return Ok(None) };
         let file = poller.watch(file, token, Interest::Nothing)?;
-        Self::from(Counter::Events { file, key }).map(Some)
+        let above = if is_unit { Above::open(dir, name, key)? } else { None };
+        Self::from(Counter::Events { file, key }, above).map(Some)
     }
 
-    fn from(counter: Counter) -> Result<Self> {
-        let mut watch = Self { counter, seen: 0, due: 0 };
+    fn from(counter: Counter, above: Option<Above>) -> Result<Self> {
+        let mut watch = Self { counter, seen: 0, due: 0, above, unclaimed: 0 };
         watch.check()?;
         Ok(watch)
+    }
+
+    /// The container's first process has ended as the kernel's victims do, and nobody has asked for
+    /// that. If a kill was counted above when the group had gone, it was ours.
+    pub fn looks_killed(&mut self) {
+        self.due += std::mem::take(&mut self.unclaimed).min(1);
     }
 
     /// Something was ready, or a process has ended.
@@ -128,6 +153,8 @@ impl Watch {
     /// # Errors
     /// The errno of reading the counter.
     pub fn check(&mut self) -> Result<u64> {
+        // Before ours: what is counted in between is then an increase of ours and not one above.
+        let above = self.above.as_ref().map(Above::read).transpose()?;
         let now = match &self.counter {
             Counter::Events { file, key } => read(file, key),
             Counter::Control { file, .. } => read(file, "oom_kill"),
@@ -137,13 +164,37 @@ impl Watch {
             Ok(now) => {
                 let increase = now.saturating_sub(self.seen);
                 self.seen = now;
+                if let (Some(above), Some(now)) = (&mut self.above, above) {
+                    above.seen = now.max(above.seen + increase);
+                }
                 Ok(increase)
             }
             // What can't be read can't be made unready either.
             Err(errno) => {
                 self.counter = Counter::Gone;
+                // Once more: all of ours has been counted by now.
+                if let Some(above) = self.above.take() {
+                    self.unclaimed = above.read()?.saturating_sub(above.seen);
+                }
                 if errno == Errno::ENODEV { Ok(0) } else { Err(errno).doing(reading) }
             }
+        }
+    }
+}
+
+impl Above {
+    /// `None` below the root group, which has no such file.
+    fn open(dir: &Dir, name: &str, key: &'static str) -> Result<Option<Self>> {
+        let Some(parent) = dir.path().parent() else { return Ok(None) };
+        let parent = Dir::open(parent).doing(|| format!("open {parent:?}"))?;
+        Ok(open(&parent, name)?.map(|file| Self { file, key, seen: 0 }))
+    }
+
+    /// 0 when it was removed too.
+    fn read(&self) -> Result<u64> {
+        match read(&self.file, self.key) {
+            Err(Errno::ENODEV) => Ok(0),
+            read => read.doing(reading),
         }
     }
 }

@@ -17,6 +17,7 @@ const OURS: Token = Token(9);
 /// A group of one hierarchy, gone after the test.
 struct Own {
     path: PathBuf,
+    record: Record,
     cgroup: Cgroup,
 }
 
@@ -40,7 +41,8 @@ impl Own {
             existed: false,
         };
         let record = Record { version, lenient: false, taken: true, unit: None, groups: vec![at] };
-        Some(Self { path, cgroup: Cgroup::open(&record) })
+        let cgroup = Cgroup::open(&record);
+        Some(Self { path, record, cgroup })
     }
 
     fn limited(name: &str) -> Option<Self> {
@@ -59,6 +61,13 @@ impl Own {
     fn kills(&self) -> u64 {
         let text = std::fs::read_to_string(self.path.join("memory.oom_control")).unwrap();
         text.lines().find_map(|line| line.strip_prefix("oom_kill ")).unwrap().parse().unwrap()
+    }
+
+    fn until_populated(&self) {
+        let populated = |text: String| text.contains("populated 1");
+        while !populated(std::fs::read_to_string(self.path.join("cgroup.events")).unwrap()) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// A shell in the group.
@@ -98,7 +107,7 @@ fn listen(poller: &Poller, watch: &mut Watch, time: Duration, enough: u64) -> (u
 fn every_kill_is_told_once_though_the_process_that_is_watched_lives() {
     let Some(own) = Own::limited("once") else { return };
     let poller = Poller::new().unwrap();
-    let mut watch = Watch::new(&own.cgroup, &poller, OURS).unwrap().unwrap();
+    let mut watch = Watch::new(&own.record, &poller, OURS).unwrap().unwrap();
     assert_eq!(watch.check().unwrap(), 0);
     for round in 1..=3 {
         let mut shell = own.shell(EAT);
@@ -114,7 +123,7 @@ fn every_kill_is_told_once_though_the_process_that_is_watched_lives() {
 fn kills_at_the_same_time_are_all_counted() {
     let Some(own) = Own::limited("many") else { return };
     let poller = Poller::new().unwrap();
-    let mut watch = Watch::new(&own.cgroup, &poller, OURS).unwrap().unwrap();
+    let mut watch = Watch::new(&own.record, &poller, OURS).unwrap().unwrap();
     let mut shells: Vec<Child> = (0..4).map(|_| own.shell(EAT)).collect();
     for shell in &mut shells {
         shell.wait().unwrap();
@@ -128,7 +137,7 @@ fn kills_at_the_same_time_are_all_counted() {
 fn an_exit_finds_its_cause_in_the_counter() {
     let Some(own) = Own::limited("exit") else { return };
     let poller = Poller::new().unwrap();
-    let mut watch = Watch::new(&own.cgroup, &poller, OURS).unwrap().unwrap();
+    let mut watch = Watch::new(&own.record, &poller, OURS).unwrap().unwrap();
     let status = own.shell("exec sh -c 'a=0; while :; do a=$a$a; done'").wait().unwrap();
     assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9));
     assert_eq!(watch.check().unwrap(), own.kills());
@@ -142,7 +151,7 @@ fn an_exit_finds_its_cause_in_the_counter() {
 fn a_removed_group_is_no_kill_and_keeps_nobody_awake() {
     let Some(own) = Own::limited("gone") else { return };
     let poller = Poller::new().unwrap();
-    let mut watch = Watch::new(&own.cgroup, &poller, OURS).unwrap().unwrap();
+    let mut watch = Watch::new(&own.record, &poller, OURS).unwrap().unwrap();
     drop(own);
     let (kills, turns) = listen(&poller, &mut watch, Duration::from_secs(1), 1);
     assert_eq!((kills, turns), (0, 1), "the eventfd tells of the removal, once");
@@ -155,7 +164,7 @@ fn the_eventfd_alone_is_no_kill_and_is_not_looked_after_forever() {
     let Some(own) = Own::limited("disabled") else { return };
     own.write("memory.oom_control", "1");
     let poller = Poller::new().unwrap();
-    let mut watch = Watch::new(&own.cgroup, &poller, OURS).unwrap().unwrap();
+    let mut watch = Watch::new(&own.record, &poller, OURS).unwrap().unwrap();
     let mut shell = own.shell(EAT);
     assert_eq!(poller.wait(Some(Instant::now() + Duration::from_secs(10))).unwrap(), [OURS]);
     // As many exits at this moment do not end the looking.
@@ -173,11 +182,10 @@ fn the_eventfd_alone_is_no_kill_and_is_not_looked_after_forever() {
 #[test]
 fn without_the_controller_there_is_nothing_to_watch() {
     let poller = Poller::new().unwrap();
-    let cgroup = Cgroup::open(&Record::none());
-    assert!(Watch::new(&cgroup, &poller, OURS).unwrap().is_none());
+    assert!(Watch::new(&Record::none(), &poller, OURS).unwrap().is_none());
     let Some(own) = Own::new(UNIFIED, "", "none") else { return };
     // The unified hierarchy of a hybrid host has no memory.events.
-    let watch = Watch::new(&own.cgroup, &poller, OURS).unwrap();
+    let watch = Watch::new(&own.record, &poller, OURS).unwrap();
     assert_eq!(watch.is_some(), own.path.join("memory.events").exists());
 }
 
@@ -187,7 +195,7 @@ fn a_file_of_v2_is_ready_after_a_change_and_until_it_is_read() {
     let poller = Poller::new().unwrap();
     let dir = own.cgroup.dir_of("").unwrap().unwrap();
     let mut watch =
-        Watch::of_file(dir, "cgroup.events", "populated", &poller, OURS).unwrap().unwrap();
+        Watch::of_file(dir, false, "cgroup.events", "populated", &poller, OURS).unwrap().unwrap();
     assert_eq!(listen(&poller, &mut watch, Duration::from_millis(50), 1), (0, 0));
     let mut shell = own.shell("sleep 100");
     assert_eq!(listen(&poller, &mut watch, Duration::from_secs(10), 1), (1, 1));
@@ -202,4 +210,48 @@ fn a_file_of_v2_is_ready_after_a_change_and_until_it_is_read() {
     assert!(kills == 0 && turns <= 1, "{kills} {turns}");
     assert_eq!(watch.check().unwrap(), 0);
     assert!(matches!(watch.counter, Counter::Gone));
+}
+
+/// `populated` counts like `oom_kill`: above it is 1 for what is below, too.
+#[test]
+fn a_kill_in_a_group_that_went_first_is_found_above_when_the_end_looks_like_it() {
+    let Some(own) = Own::new(UNIFIED, "", "above") else { return };
+    let below = own.path.join("below");
+    std::fs::create_dir(&below).unwrap();
+    let dir = Dir::open(&below).unwrap();
+    let poller = Poller::new().unwrap();
+    let watch = Watch::of_file(&dir, true, "cgroup.events", "populated", &poller, OURS);
+    let mut watch = watch.unwrap().unwrap();
+    watch.looks_killed();
+    assert_eq!(watch.turn().unwrap(), 0, "nothing was counted");
+    std::fs::remove_dir(&below).unwrap();
+    let mut neighbour = own.shell("sleep 100");
+    own.until_populated();
+    assert_eq!(watch.turn().unwrap(), 0, "it may be a neighbour's");
+    watch.looks_killed();
+    assert_eq!(watch.turn().unwrap(), 1);
+    watch.looks_killed();
+    assert_eq!(watch.turn().unwrap(), 0, "it was told");
+    own.cgroup.kill_all(Duration::from_secs(10)).unwrap();
+    neighbour.wait().unwrap();
+}
+
+#[test]
+fn a_kill_above_that_ours_outlived_is_a_neighbours() {
+    let Some(own) = Own::new(UNIFIED, "", "neighbour") else { return };
+    let below = own.path.join("below");
+    std::fs::create_dir(&below).unwrap();
+    let dir = Dir::open(&below).unwrap();
+    let poller = Poller::new().unwrap();
+    let watch = Watch::of_file(&dir, true, "cgroup.events", "populated", &poller, OURS);
+    let mut watch = watch.unwrap().unwrap();
+    let mut shell = own.shell("sleep 100");
+    own.until_populated();
+    assert_eq!(watch.turn().unwrap(), 0);
+    std::fs::remove_dir(&below).unwrap();
+    assert_eq!(watch.turn().unwrap(), 0);
+    watch.looks_killed();
+    assert_eq!(watch.turn().unwrap(), 0);
+    own.cgroup.kill_all(Duration::from_secs(10)).unwrap();
+    shell.wait().unwrap();
 }

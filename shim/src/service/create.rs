@@ -67,6 +67,7 @@ impl Shim {
                 own_pid_namespace: true,
                 oom: None,
                 pausing: false,
+                kill_asked: false,
             },
         );
         let then = Then::Created(Box::new(event));
@@ -137,8 +138,7 @@ impl Shim {
         let poller = self.poller.clone();
         let Some(container) = self.containers.get_mut(id) else { return };
         let Some(record) = &container.cgroup else { return };
-        let cgroup = corten::cgroup::Cgroup::open(record);
-        match oom::Watch::new(&cgroup, &poller, Source::Oom(container.init.number).token()) {
+        match oom::Watch::new(record, &poller, Source::Oom(container.init.number).token()) {
             Ok(watch) => container.oom = watch,
             Err(error) => tracing::warn!("watch the memory of container {id}: {error}"),
         }

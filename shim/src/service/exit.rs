@@ -15,7 +15,8 @@ use protobuf::MessageField;
 use super::{Job, Then, write};
 use crate::container::Phase;
 use crate::events::Event;
-use crate::exits::{self, Exit, timestamp};
+use crate::exits::{self, Exit, KILLED, timestamp};
+use crate::oom;
 use crate::poll::Interest;
 use crate::server::{Alarm, Shim};
 use crate::worker::Verb;
@@ -65,6 +66,9 @@ impl Shim {
             tracing::warn!("record the exit of {}: {error}", words_for(&id, &exec_id));
         }
         if exec_id.is_empty() {
+            if exit.status == KILLED && !container.kill_asked {
+                container.oom.as_mut().map(oom::Watch::looks_killed);
+            }
             if shared {
                 self.kill_everything(&id);
             }

@@ -28,7 +28,9 @@ impl Shim {
                 let words = format!("kill: unknown signal {}", request.signal);
                 Status::new(Code::InvalidArgument, words)
             })?;
-        let container = self.container(id)?;
+        let is_init = exec_id.is_empty();
+        let container = self.container_mut(id)?;
+        container.kill_asked |= is_init && signal == libc::SIGKILL;
         let process = container.process(exec_id)?;
         match process.phase {
             Phase::Creating if signal == libc::SIGKILL => {
@@ -39,7 +41,6 @@ impl Shim {
             Phase::Added => return Err(failed("process not created")),
             _ => {}
         }
-        let is_init = exec_id.is_empty();
         let everyone = signal == libc::SIGKILL && !container.own_pid_namespace;
         if is_init && (request.all || (everyone && process.exit.is_none())) {
             let job = Job::of_init(id, Some(reply), Then::Answer);

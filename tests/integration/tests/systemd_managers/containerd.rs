@@ -1,17 +1,24 @@
 //! `ctr` with `SystemdCgroup` in runc's options, on the shim under test.
 
+use std::fs;
 use std::sync::{Mutex, PoisonError};
 
-use corten_integration::managers::containerd::Containerd;
-use corten_integration::managers::{Stop, Verdict, check, contains, image, same, trial};
+use corten_integration::managers::containerd::{Container, Containerd};
+use corten_integration::managers::{Stop, Verdict, contains, image, same, trial};
 use libtest_mimic::Trial;
+use nix::sys::signal::{Signal, kill};
 
 use crate::{GROUP, SLICE, file, files, gone, group_of, lab, properties};
 
 type Test = fn(&Containerd) -> Verdict;
 
-const TESTS: [(&str, Test); 3] =
-    [("task_is_a_scope", task_is_a_scope), ("exec_and_metrics", exec_and_metrics), ("oom", oom)];
+const TESTS: [(&str, Test); 5] = [
+    ("task_is_a_scope", task_is_a_scope),
+    ("exec_and_metrics", exec_and_metrics),
+    ("oom", oom),
+    ("oom_in_a_group_that_is_gone", oom_in_a_group_that_is_gone),
+    ("oom_of_a_neighbour", oom_of_a_neighbour),
+];
 
 static CONTAINERD: Mutex<Option<Containerd>> = Mutex::new(None);
 
@@ -76,20 +83,61 @@ fn exec_and_metrics(containerd: &Containerd) -> Verdict {
     container.becomes("RUNNING")
 }
 
-/// The event comes although systemd takes the group away with its last process: mostly, see Docker's.
+/// What a container runs that needs more memory than it may have.
+const GREEDY: &str = "exec dd if=/dev/zero of=/dev/null bs=64M";
+
+/// A container of 16 MB in its scope, and the scope.
+fn small<'a>(
+    containerd: &'a Containerd,
+    name: &str,
+    script: &str,
+) -> Result<(Container<'a>, (String, String)), Stop> {
+    let options = options(name);
+    let mut words: Vec<&str> = options.iter().map(String::as_str).collect();
+    words.extend(["--memory-limit", "16777216"]);
+    Ok((containerd.background(&words, script)?, scope(name)))
+}
+
+/// The event comes although systemd takes the group away with its last process.
 fn oom(containerd: &Containerd) -> Verdict {
     let start = containerd.log().len();
     for turn in 0..5 {
-        let name = format!("oom{turn}");
-        let options = options(&name);
-        let mut words: Vec<&str> = options.iter().map(String::as_str).collect();
-        words.extend(["--memory-limit", "16777216"]);
-        let script = "exec dd if=/dev/zero of=/dev/null bs=64M";
-        let container = containerd.background(&words, script)?;
+        let (container, (unit, group)) = small(containerd, &format!("oom{turn}"), GREEDY)?;
         same("the exit code", &container.ends()?, &137)?;
-        let (unit, group) = scope(&name);
         gone(&unit, &group)?;
     }
-    let told = containerd.received("/tasks/oom", start);
-    check((3..=5).contains(&told), format!("{told} of 5 OOM kills were told"))
+    same("OOM kills that were told", &containerd.received("/tasks/oom", start), &5)
+}
+
+/// Has a container go on that waits for it, while its shim sees nothing, until systemd has removed
+/// its group; answers its exit code.
+fn ends_unseen(container: &Container<'_>, (unit, group): &(String, String)) -> Result<i32, Stop> {
+    let (pid, shim) = (container.pid()?, container.shim()?);
+    kill(shim, Signal::SIGSTOP)?;
+    let written = fs::write(format!("/proc/{pid}/root/go"), "");
+    let gone = gone(unit, group);
+    kill(shim, Signal::SIGCONT)?;
+    written?;
+    gone?;
+    container.ends()
+}
+
+const WAIT: &str = "while [ ! -e /go ]; do sleep 0.1; done;";
+
+/// The shim is last to look: the group above still knows.
+fn oom_in_a_group_that_is_gone(containerd: &Containerd) -> Verdict {
+    let start = containerd.log().len();
+    let (container, scope) = small(containerd, "late", &format!("{WAIT} {GREEDY}"))?;
+    same("the exit code", &ends_unseen(&container, &scope)?, &137)?;
+    same("OOM kills that were told", &containerd.received("/tasks/oom", start), &1)
+}
+
+/// A neighbour's OOM kill is not one of a container that ends at the same time.
+fn oom_of_a_neighbour(containerd: &Containerd) -> Verdict {
+    let start = containerd.log().len();
+    let (calm, scope) = small(containerd, "calm", &format!("{WAIT} exit 3"))?;
+    let (greedy, _) = small(containerd, "greedy", GREEDY)?;
+    same("the neighbour's exit code", &greedy.ends()?, &137)?;
+    same("the exit code", &ends_unseen(&calm, &scope)?, &3)?;
+    same("OOM kills that were told", &containerd.received("/tasks/oom", start), &1)
 }
