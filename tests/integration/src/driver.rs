@@ -25,11 +25,17 @@ pub fn deadline() -> Duration {
     patience(Duration::from_secs(30))
 }
 
-/// A limit, on a machine that is `CORTEN_TEST_SLOW` times slower than others (the lab's is emulated).
+/// A limit, on a machine that is slower than others.
 pub fn patience(limit: Duration) -> Duration {
+    limit * slowness()
+}
+
+/// How many times slower than others this machine is, as `CORTEN_TEST_SLOW` says (the lab's is
+/// emulated).
+pub fn slowness() -> u32 {
     static FACTOR: OnceLock<u32> = OnceLock::new();
     let factor = || std::env::var("CORTEN_TEST_SLOW").ok().and_then(|factor| factor.parse().ok());
-    limit * *FACTOR.get_or_init(|| factor().unwrap_or(1))
+    *FACTOR.get_or_init(|| factor().unwrap_or(1).max(1))
 }
 
 /// Which runtime is under test, for skips with a reason.

@@ -29,7 +29,7 @@ const PREFIX: &str = "corten-managers-";
 const ROLE: &str = "CORTEN_MANAGERS_ROLE";
 const PLACE: &str = "CORTEN_MANAGERS_DIR";
 /// What a suite may be told beside its arguments: all variables that begin like one of these.
-const SETTINGS: [&str; 3] = ["CORTEN_SOAK_", "CORTEN_FAULTS_", "CORTEN_MODEL_"];
+const SETTINGS: [&str; 4] = ["CORTEN_SOAK_", "CORTEN_FAULTS_", "CORTEN_MODEL_", "CORTEN_TEST_SLOW"];
 
 /// containerd's own shim.
 const RUNC_SHIM: &str = "containerd-shim-runc-v2";

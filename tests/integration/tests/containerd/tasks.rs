@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use containerd_shim_protos::api::{UpdateTaskRequest, WaitRequest, WaitResponse};
 use containerd_shim_protos::protobuf::Message as _;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
+use corten_integration::driver::patience;
 use corten_integration::managers::containerd::{Container, Containerd};
 use corten_integration::managers::{
     Stop, Verdict, check, contains, eventually, image, lacks, same,
@@ -239,7 +240,7 @@ fn wait(ctr: &Containerd) -> Verdict {
         all.into_iter().map(|one| one.join().map_err(|_| "a thread panicked")?).collect()
     });
     let all = all?;
-    check(start.elapsed() < Duration::from_secs(20), "they waited too long")?;
+    check(start.elapsed() < patience(Duration::from_secs(20)), "they waited too long")?;
     check(all.iter().all(|&seen| seen == all[0] && seen.0 == 17), format!("{all:?}"))?;
     same("again", &wait_for(ctr, &container)?, &all[0])
 }

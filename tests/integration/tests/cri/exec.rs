@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use corten_integration::driver::patience;
 use corten_integration::managers::command::Run;
 use corten_integration::managers::cri::Cri;
 use corten_integration::managers::cri::pod::text;
@@ -58,7 +59,7 @@ fn sync_timeout(cri: &Cri) -> Verdict {
     let refusal = container.exec_refused(&["sleep", "4721"], 1)?;
     let took = started.elapsed();
     check(took >= Duration::from_secs(1), format!("given up after {took:?}"))?;
-    check(took < Duration::from_secs(10), format!("given up only after {took:?}"))?;
+    check(took < patience(Duration::from_secs(10)), format!("given up only after {took:?}"))?;
     same("status", &refusal.status, &4)?;
     contains("message", &refusal.message, "timeout")?;
     eventually("the command was killed", Duration::from_secs(5), || {
@@ -146,7 +147,7 @@ fn leaves_a_child(cri: &Cri) -> Verdict {
     let started = Instant::now();
     let script = "sleep 4731 >/dev/null 2>&1 & echo away";
     same("output", &container.exec(script)?, "away")?;
-    check(started.elapsed() < Duration::from_secs(10), "the answer came late")?;
+    check(started.elapsed() < patience(Duration::from_secs(10)), "the answer came late")?;
     let seen = container.exec("cat /proc/[0-9]*/cmdline | tr '\\0' ' '")?;
     contains("the child", &seen, "sleep 4731")
 }

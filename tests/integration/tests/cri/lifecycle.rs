@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use corten_integration::driver::patience;
 use corten_integration::managers::command::Run;
 use corten_integration::managers::cri::Cri;
 use corten_integration::managers::cri::messages::number;
@@ -88,7 +89,7 @@ fn killed_from_outside(cri: &Cri) -> Verdict {
     let started = Instant::now();
     kill(container.pid()?, Signal::SIGKILL)?;
     same("exit code", &container.wait()?, &137)?;
-    check(started.elapsed() < Duration::from_secs(5), "the exit was told late")?;
+    check(started.elapsed() < patience(Duration::from_secs(5)), "the exit was told late")?;
     same("reason", &text(&container.status()?["reason"]), "Error")
 }
 
@@ -129,7 +130,7 @@ fn stop_honoured(cri: &Cri) -> Verdict {
     container.says("ready")?;
     let started = Instant::now();
     container.stop(30)?;
-    check(started.elapsed() < Duration::from_secs(10), "SIGTERM was honoured late")?;
+    check(started.elapsed() < patience(Duration::from_secs(10)), "SIGTERM was honoured late")?;
     same("exit code", &container.wait()?, &33)
 }
 
@@ -153,7 +154,7 @@ fn stop_stubborn(cri: &Cri) -> Verdict {
     container.stop(2)?;
     let took = started.elapsed();
     check(took >= Duration::from_secs(2), format!("killed after {took:?}"))?;
-    check(took < Duration::from_secs(8), format!("stopped only after {took:?}"))?;
+    check(took < patience(Duration::from_secs(8)), format!("stopped only after {took:?}"))?;
     same("exit code", &container.wait()?, &137)?;
     contains("output", &container.output()?, "no\n")
 }
@@ -173,7 +174,10 @@ fn stop_at_once(cri: &Cri) -> Verdict {
         let container = pod.container("sleep 600", json!({}))?;
         let started = Instant::now();
         container.stop(0)?;
-        check(started.elapsed() < Duration::from_secs(5), "a stop without grace took its time")?;
+        check(
+            started.elapsed() < patience(Duration::from_secs(5)),
+            "a stop without grace took its time",
+        )?;
         same("exit code", &container.wait()?, &137)?;
         container.remove()?;
     }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use corten_integration::driver::patience;
 use corten_integration::managers::docker::{Docker, Test};
 use corten_integration::managers::{Verdict, check, contains, eventually, image, lacks, same};
 
@@ -142,7 +143,10 @@ fn stop_graceful(docker: &Docker) -> Verdict {
     container.says("ready")?;
     let start = Instant::now();
     container.with("stop", &["-t", "30"])?;
-    check(start.elapsed() < Duration::from_secs(20), "stop waited for its whole timeout")?;
+    check(
+        start.elapsed() < patience(Duration::from_secs(20)),
+        "stop waited for its whole timeout",
+    )?;
     same("exit code", &container.inspect("{{.State.ExitCode}}")?, "5")?;
     contains("log", &container.logs()?.stdout, "bye")
 }

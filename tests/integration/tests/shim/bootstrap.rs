@@ -9,6 +9,7 @@ use std::time::Duration;
 use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::types::introspection::RuntimeInfo;
 use corten_integration::bundle::Bundle;
+use corten_integration::driver::patience;
 use corten_integration::managers::{Stop, Verdict, check, contains, same};
 use corten_integration::shim::bootstrap::{self, Boot, Dialect};
 use corten_integration::shim::{Case, World};
@@ -258,7 +259,7 @@ fn info(world: &World) -> Verdict {
     command.arg("-info").env_clear().env("PATH", "/usr/bin:/bin").current_dir("/");
     let executed = bootstrap::run(command, &[], false)?;
     same("exit code", &executed.code, &0)?;
-    check(executed.took < Duration::from_secs(2), "quickly")?;
+    check(executed.took < patience(Duration::from_secs(2)), "quickly")?;
     let info = RuntimeInfo::parse_from_bytes(&executed.stdout)?;
     check(!info.name.is_empty() && !info.version.version.is_empty(), format!("{info:?}"))?;
     let url = "types.containerd.io/opencontainers/runtime-spec/1/features/Features";

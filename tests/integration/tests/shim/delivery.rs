@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use corten_integration::driver::patience;
 use corten_integration::managers::{Verdict, check, same};
 use corten_integration::shim::stdio::moment;
 use corten_integration::shim::world::AT_ONCE;
@@ -60,7 +61,7 @@ fn stalled_for_ten_seconds(world: &World) -> Verdict {
     let begun = Instant::now();
     task.delete()?;
     task.status().err().ok_or("it is deleted")?;
-    check(begun.elapsed() < Duration::from_secs(2), "calls are answered meanwhile")?;
+    check(begun.elapsed() < patience(Duration::from_secs(2)), "calls are answered meanwhile")?;
     std::thread::sleep(Duration::from_secs(10));
     same("one in flight", &world.events.all().len(), &3)?;
     world.events.recover();
@@ -88,7 +89,7 @@ fn stalled_for_many_events(world: &World) -> Verdict {
     }
     let begun = Instant::now();
     task.status()?;
-    check(begun.elapsed() < AT_ONCE * 5, format!("State took {:?}", begun.elapsed()))?;
+    check(begun.elapsed() < patience(AT_ONCE * 5), format!("State took {:?}", begun.elapsed()))?;
     world.events.recover();
     world.events.exactly(&wanted)
 }

@@ -8,6 +8,7 @@ use containerd_shim_protos::api::{CreateTaskRequest, DeleteRequest, StartRequest
 use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::ttrpc::Code;
 use corten_integration::cgroups;
+use corten_integration::driver::patience;
 use corten_integration::managers::{Stop, Verdict, check, contains, eventually, same};
 use corten_integration::shim::leaks::processes;
 use corten_integration::shim::raw::{self, Raw};
@@ -45,6 +46,11 @@ fn hooked(world: &World, kind: &str, script: &str) -> Result<Task, Stop> {
     world.task(bundle)
 }
 
+/// The script of a hook that hangs for so long, longer on a slow machine.
+fn for_seconds(seconds: u64) -> String {
+    format!("timeout {} sleep 1234", patience(Duration::from_secs(seconds)).as_secs())
+}
+
 /// Waits until a hook is there, in the `sleep` of its script.
 fn hook_runs() -> Verdict {
     eventually("the hook runs", PATIENCE, || {
@@ -59,7 +65,7 @@ fn at_once<T>(name: &str, mut call: impl FnMut() -> T) -> Verdict {
         let begun = Instant::now();
         call();
         best = best.min(begun.elapsed());
-        if best < AT_ONCE {
+        if best < patience(AT_ONCE) {
             return Ok(());
         }
     }
@@ -95,7 +101,7 @@ fn with_deadline(
 /// A createRuntime hook that hangs: everything else is answered; then Create is, too.
 fn a_hook_of_create(world: &World) -> Verdict {
     world.reference_deviates(WHY)?;
-    let task = hooked(world, "createRuntime", "timeout 3 sleep 1234")?;
+    let task = hooked(world, "createRuntime", &for_seconds(3))?;
     let creating = task.client.creating(&task.request());
     hook_runs()?;
     answers(&task.client, &task.id)?;
@@ -110,7 +116,7 @@ fn a_hook_of_create(world: &World) -> Verdict {
 fn a_hook_of_create_until_the_deadline(world: &World) -> Verdict {
     world.reference_deviates(WHY)?;
     let task = hooked(world, "createRuntime", "exec sleep 1234")?;
-    let deadline = Duration::from_millis(700);
+    let deadline = patience(Duration::from_millis(700));
     let (code, words, took) = with_deadline(&task, "Create", &task.request(), deadline)?;
     same("code", &code, &Code::DEADLINE_EXCEEDED)?;
     contains("what it waited for", &words, "sleep")?;
@@ -136,12 +142,12 @@ fn without_hooks(task: &Task) -> serde_json::Value {
 /// Kill during a Create that hangs is answered at once; it may also end the Create.
 fn kill_ends_a_hanging_create(world: &World) -> Verdict {
     world.reference_deviates(WHY)?;
-    let task = hooked(world, "createRuntime", "timeout 2 sleep 1234")?;
+    let task = hooked(world, "createRuntime", &for_seconds(2))?;
     let creating = task.client.creating(&task.request());
     hook_runs()?;
     at_once("Kill", || task.client.kill(&task.id, "", 9, true))?;
     at_once("Delete", || {
-        task.client.deleting(&task.id, "").within(AT_ONCE).map(drop).or_else(|refusal| {
+        task.client.deleting(&task.id, "").within(patience(AT_ONCE)).map(drop).or_else(|refusal| {
             // It may wait for the create, but the others may not.
             if refusal.code.is_none() { Ok(()) } else { Err(refusal) }
         })
@@ -173,7 +179,7 @@ fn a_create_that_cannot_be_killed(world: &World) -> Verdict {
     fs::write(group.join("cgroup.procs"), worker.ok_or("no worker")?.0.to_string())?;
     fs::write(group.join("freezer.state"), "FROZEN")?;
     let query = DeleteRequest { id: task.id.clone(), ..Default::default() };
-    let deadline = Duration::from_millis(1500);
+    let deadline = patience(Duration::from_millis(1500));
     let first = with_deadline(&task, "Delete", &query, deadline);
     let second = with_deadline(&task, "Delete", &query, deadline);
     let last = task.client.deleting(&task.id, "");
@@ -195,10 +201,10 @@ fn a_hook_of_start(world: &World) -> Verdict {
     task.create()?;
     let wait = task.client.waiting(&task.id, "");
     let query = StartRequest { id: task.id.clone(), ..Default::default() };
-    let deadline = Duration::from_millis(900);
+    let deadline = patience(Duration::from_millis(900));
     let (asked, client, id) = (Instant::now(), task.client.clone(), task.id.clone());
     let other = std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(300));
+        std::thread::sleep(patience(Duration::from_millis(300)));
         answers(&client, &id).map_err(|stop| format!("{stop:?}"))
     });
     let (code, words, _) = with_deadline(&task, "Start", &query, deadline)?;
@@ -218,7 +224,7 @@ fn a_hook_of_start(world: &World) -> Verdict {
 /// A poststop hook that is slow: Delete waits for it, whoever else asks is answered at once.
 fn a_hook_of_delete(world: &World) -> Verdict {
     world.reference_deviates(WHY)?;
-    let mut task = hooked(world, "poststop", "timeout 2 sleep 1234")?;
+    let mut task = hooked(world, "poststop", &for_seconds(2))?;
     task.create()?;
     task.start()?;
     task.killed()?;
@@ -244,7 +250,7 @@ fn delete_until_the_deadline(world: &World) -> Verdict {
     task.start()?;
     task.killed()?;
     let query = DeleteRequest { id: task.id.clone(), ..Default::default() };
-    let deadline = Duration::from_millis(900);
+    let deadline = patience(Duration::from_millis(900));
     let (code, words, took) = with_deadline(&task, "Delete", &query, deadline)?;
     same("code", &code, &Code::DEADLINE_EXCEEDED)?;
     contains("what it waited for", &words, "sleep")?;
@@ -273,7 +279,7 @@ fn a_frozen_container(world: &World) -> Verdict {
     let begun = Instant::now();
     task.kill(9)?;
     same("status", &task.wait()?.exit_status, &137)?;
-    check(begun.elapsed() < Duration::from_secs(1), format!("{:?}", begun.elapsed()))?;
+    check(begun.elapsed() < patience(Duration::from_secs(1)), format!("{:?}", begun.elapsed()))?;
     task.delete()
 }
 
@@ -298,7 +304,7 @@ fn an_exec_that_is_frozen(world: &World) -> Verdict {
     if exec.is_ok() {
         let query =
             StartRequest { id: task.id.clone(), exec_id: "e".to_owned(), ..Default::default() };
-        let deadline = Duration::from_millis(700);
+        let deadline = patience(Duration::from_millis(700));
         let (code, words, took) = with_deadline(&task, "Start", &query, deadline)?;
         check(code != Code::OK, "Start cannot succeed")?;
         check(!words.is_empty(), "it says why")?;
@@ -314,7 +320,7 @@ fn an_exec_that_is_frozen(world: &World) -> Verdict {
 /// is there can be deleted.
 fn a_client_that_gives_up(world: &World) -> Verdict {
     world.reference_deviates(WHY)?;
-    let task = hooked(world, "createRuntime", "timeout 1 sleep 1234; exit 0")?;
+    let task = hooked(world, "createRuntime", &format!("{}; exit 0", for_seconds(1)))?;
     let mut raw = Raw::connect(&task.shim.reply.address)?;
     raw.request(1, &raw::request(V2, "Create", &task.request()))?;
     hook_runs()?;
@@ -333,7 +339,7 @@ fn a_client_that_gives_up(world: &World) -> Verdict {
 /// While one container hangs in every way, its neighbour in the same shim lives a whole life.
 fn a_neighbour_works(world: &World) -> Verdict {
     world.reference_deviates(WHY)?;
-    let stuck = hooked(world, "createRuntime", "timeout 4 sleep 1234")?;
+    let stuck = hooked(world, "createRuntime", &for_seconds(4))?;
     let creating = stuck.client.creating(&stuck.request());
     hook_runs()?;
     let mut bundle = world.bundle("sleep 1000");
@@ -346,7 +352,7 @@ fn a_neighbour_works(world: &World) -> Verdict {
     same("exec", &task.shell(world, "echo fine")?, &(0, "fine\n".to_owned()))?;
     task.killed()?;
     task.delete()?;
-    check(begun.elapsed() < Duration::from_secs(3), format!("{:?}", begun.elapsed()))?;
+    check(begun.elapsed() < patience(Duration::from_secs(3)), format!("{:?}", begun.elapsed()))?;
     creating.is_pending()?;
     creating.answer().err().ok_or("the hook failed, but Create did not")?;
     Ok(())

@@ -16,6 +16,7 @@ use containerd_shim_protos::api::{CreateTaskRequest, Status};
 use containerd_shim_protos::ttrpc::Code;
 use corten_integration::bundle::Bundle;
 use corten_integration::cgroups;
+use corten_integration::driver::patience;
 use corten_integration::managers::{Stop, Verdict, check, command, eventually, same};
 use corten_integration::shim::bootstrap;
 use corten_integration::shim::leaks::processes;
@@ -136,7 +137,7 @@ impl<'a> Subject<'a> {
             if left.is_empty() {
                 return Ok(());
             }
-            if begun.elapsed() > Duration::from_secs(5) {
+            if begun.elapsed() > patience(Duration::from_secs(5)) {
                 return Err(Stop::Fail(format!("shim alive: {alive}; left: {left:#?}")));
             }
             std::thread::sleep(Duration::from_millis(10));
@@ -171,7 +172,7 @@ fn by_request(task: &Task) -> Verdict {
             Err(refusal) => refusal,
         };
         check(refusal.code.is_some(), format!("Delete: {refusal}"))?;
-        check(begun.elapsed() < PATIENCE, format!("it can't be deleted: {refusal}"))?;
+        check(begun.elapsed() < patience(PATIENCE), format!("it can't be deleted: {refusal}"))?;
         task.client.kill(&task.id, "", 9, true).ok();
         std::thread::sleep(Duration::from_millis(10));
     }

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
+use corten_integration::driver::patience;
 use corten_integration::managers::{Stop, Verdict, check, contains, eventually, same};
 use corten_integration::shim::leaks::processes;
 use corten_integration::shim::task::PATIENCE;
@@ -103,8 +104,8 @@ fn a_logger_that_is_never_ready(world: &World) -> Verdict {
     std::thread::sleep(Duration::from_millis(100));
     let begun = Instant::now();
     task.client.connect(&task.id)?;
-    check(begun.elapsed() < Duration::from_millis(200), "Connect is answered meanwhile")?;
-    let answer = creating.within(Duration::from_secs(40));
+    check(begun.elapsed() < patience(Duration::from_millis(200)), "Connect is answered meanwhile")?;
+    let answer = creating.within(patience(Duration::from_secs(40)));
     check(answer.is_err_and(|refusal| refusal.code.is_some()), "Create is refused in the end")
 }
 

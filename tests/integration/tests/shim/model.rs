@@ -178,7 +178,8 @@ fn random_lives(world: &World) -> Verdict {
     for (script, own_pids) in scripts {
         all.push(member(world, script, own_pids)?.request());
     }
-    let end = Instant::now() + Duration::from_secs(setting("CORTEN_MODEL_SECONDS", 6));
+    let time = patience(Duration::from_secs(setting("CORTEN_MODEL_SECONDS", 6)));
+    let end = Instant::now() + time;
     let seed = setting("CORTEN_MODEL_SEED", 1);
     let threads: Vec<_> = (1..=5)
         .map(|thread| {
@@ -262,22 +263,22 @@ fn many_containers_of_one_shim(world: &World) -> Verdict {
         tasks.push(member(world, "exec sleep 1000", true)?);
     }
     let creating: Vec<_> = tasks.iter().map(|task| task.client.creating(&task.request())).collect();
-    let patience = Duration::from_secs(20 + count);
+    let limit = patience(Duration::from_secs(20 + count));
     for creating in creating {
-        creating.within(patience)?;
+        creating.within(limit)?;
     }
     let starting: Vec<_> = tasks.iter().map(|task| task.client.starting(&task.id, "")).collect();
     for starting in starting {
-        starting.within(patience)?;
+        starting.within(limit)?;
     }
     let waiting: Vec<_> = tasks.iter().map(|task| task.client.waiting(&task.id, "")).collect();
     tasks.iter().try_for_each(|task| task.kill(9))?;
     for waiting in waiting {
-        same("status", &waiting.within(patience)?.exit_status, &137)?;
+        same("status", &waiting.within(limit)?.exit_status, &137)?;
     }
     let deleting: Vec<_> = tasks.iter().map(|task| task.client.deleting(&task.id, "")).collect();
     for deleting in deleting {
-        deleting.within(patience)?;
+        deleting.within(limit)?;
     }
     lives_are_complete(world)
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use containerd_shim_protos::api::{DeleteRequest, Status, WaitRequest};
 use containerd_shim_protos::ttrpc::Code;
 use corten_integration::cgroups;
+use corten_integration::driver::patience;
 use corten_integration::managers::{Stop, Verdict, check, command, eventually, same};
 use corten_integration::shim::bootstrap;
 use corten_integration::shim::leaks::processes;
@@ -80,7 +81,7 @@ fn an_exit_during_a_long_start(world: &World) -> Verdict {
     eventually("it has ended", PATIENCE, || Ok(task.status()? == Status::STOPPED))?;
     refused(task.client.delete(&id, ""), Code::FAILED_PRECONDITION, "being started")?;
     let wait = task.client.waiting(&id, "");
-    same("pid", &starting.within(Duration::from_secs(60))?.pid, &task.pid)?;
+    same("pid", &starting.within(patience(Duration::from_secs(60)))?.pid, &task.pid)?;
     same("status", &wait.answer()?.exit_status, &4)?;
     world.events.exactly(&[
         format!("create {id}"),

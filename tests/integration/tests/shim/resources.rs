@@ -8,6 +8,7 @@ use containerd_shim_protos::cgroups_v2::metrics::Metrics as V2;
 use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::ttrpc::Code;
 use corten_integration::cgroups;
+use corten_integration::driver::patience;
 use corten_integration::managers::{Stop, Verdict, check, eventually, same};
 use corten_integration::shim::stdio::moment;
 use corten_integration::shim::task::{PATIENCE, refused};
@@ -59,7 +60,7 @@ fn a_paused_container_is_killed(world: &World) -> Verdict {
         task.client.resume(&task.id).ok();
     }
     same("status", &task.wait()?.exit_status, &137)?;
-    check(begun.elapsed() < Duration::from_secs(1), format!("{:?}", begun.elapsed()))?;
+    check(begun.elapsed() < patience(Duration::from_secs(1)), format!("{:?}", begun.elapsed()))?;
     task.delete()
 }
 

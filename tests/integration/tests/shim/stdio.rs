@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use corten_integration::driver::patience;
 use corten_integration::managers::{Verdict, check, contains, eventually, same};
 use corten_integration::shim::leaks::processes;
 use corten_integration::shim::stdio::{Reader, moment, open};
@@ -208,9 +209,15 @@ fn a_stuck_reader_does_not_hold_the_end(world: &World) -> Verdict {
     let begun = Instant::now();
     task.kill(KILL)?;
     same("status", &task.wait()?.exit_status, &137)?;
-    check(begun.elapsed() < Duration::from_secs(1), format!("Wait: {:?}", begun.elapsed()))?;
+    check(
+        begun.elapsed() < patience(Duration::from_secs(1)),
+        format!("Wait: {:?}", begun.elapsed()),
+    )?;
     task.delete()?;
-    check(begun.elapsed() < Duration::from_secs(2), format!("Delete: {:?}", begun.elapsed()))
+    check(
+        begun.elapsed() < patience(Duration::from_secs(2)),
+        format!("Delete: {:?}", begun.elapsed()),
+    )
 }
 
 /// The same with an exec; the other processes are served meanwhile.
@@ -230,7 +237,7 @@ fn a_stuck_reader_of_an_exec(world: &World) -> Verdict {
     task.client.kill(&task.id, "e", KILL, false)?;
     same("status", &task.client.wait(&task.id, "e")?.exit_status, &137)?;
     task.client.delete(&task.id, "e")?;
-    check(begun.elapsed() < Duration::from_secs(2), format!("{:?}", begun.elapsed()))
+    check(begun.elapsed() < patience(Duration::from_secs(2)), format!("{:?}", begun.elapsed()))
 }
 
 /// Nobody ever opens the FIFOs: Create may wait, but the shim answers others, and Delete cleans.
@@ -245,7 +252,7 @@ fn a_missing_reader_does_not_hold_the_end(world: &World) -> Verdict {
     task.killed()?;
     let begun = Instant::now();
     task.delete()?;
-    check(begun.elapsed() < Duration::from_secs(2), format!("{:?}", begun.elapsed()))
+    check(begun.elapsed() < patience(Duration::from_secs(2)), format!("{:?}", begun.elapsed()))
 }
 
 /// `file://`: both streams are appended to one file, whose directories are made.
@@ -383,10 +390,11 @@ fn no_descriptors_stay(world: &World) -> Verdict {
 /// still comes.
 fn background_writer_after_the_init(world: &World) -> Verdict {
     let task = world.running("sleep 1000")?;
-    let script = "(sleep 0.5; echo late) & echo early";
-    let fifos = task.exec_piped(world, "e", script, false)?;
+    let late = patience(Duration::from_millis(500));
+    let script = format!("(sleep {}; echo late) & echo early", late.as_secs_f64());
+    let fifos = task.exec_piped(world, "e", &script, false)?;
     let begun = Instant::now();
     same("status", &task.client.wait(&task.id, "e")?.exit_status, &0)?;
-    check(begun.elapsed() < Duration::from_millis(450), "the exit is not held")?;
+    check(begun.elapsed() < late * 9 / 10, "the exit is not held")?;
     fifos.out().expect("early\nlate\n")
 }
