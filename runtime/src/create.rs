@@ -139,6 +139,7 @@ fn build(
         _ => Sources::none(),
     };
     let middle = joins.need_middle(plan.namespaces.is_new(LinuxNamespaceType::User));
+    // A middle process would need a place of its own in the group: one more than `pids.limit` may have.
     let clone_into = match &cgroup {
         Some(cgroup) if !middle => cgroup.clone_fd()?,
         _ => None,
