@@ -17,6 +17,8 @@ use crate::error::{Doing, Error, Result};
 
 /// How long freezing may take: processes in an uninterruptible wait can't be frozen.
 const DEADLINE: Duration = Duration::from_secs(10);
+/// How long a change of a v2 group may go unnoticed when the kernel doesn't tell of it.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 impl Cgroup {
     /// Who freezes: v1's controller where there is one, as managers look there.
@@ -116,7 +118,8 @@ fn freeze_v1(dir: &Dir) -> Result<()> {
             "FROZEN" => return Ok(()),
             "FREEZING" if Instant::now() < end => {}
             "FREEZING" => break,
-            other => return Err(Error::Failed(format!("unexpected freezer state {other:?}"))),
+            // A kill thaws what it finds frozen.
+            _ => return Err(Error::Failed(format!("{:?} was thawed meanwhile", dir.path()))),
         }
         // Letting newborn processes through now and then helps a group in which many are born.
         if round % 50 == 0 {
@@ -138,6 +141,9 @@ fn freeze_v2(dir: &Dir) -> Result<()> {
 
 /// Waits until a v2 group's cgroup.events has `line`; false at the deadline. A group that is gone
 /// has every line.
+///
+/// The kernel tells of a second change within 10 ms when these are over (cgroup_file_notify), and
+/// never if the group has been removed by then: so it is looked at again now and then.
 pub(super) fn wait_event(dir: &Dir, line: &str, end: Instant) -> Result<bool> {
     let doing = || format!("watch {:?}", dir.path().join("cgroup.events"));
     let events = match dir.file("cgroup.events", OFlag::O_RDONLY) {
@@ -153,7 +159,8 @@ pub(super) fn wait_event(dir: &Dir, line: &str, end: Instant) -> Result<bool> {
             }
             other => drop(other.doing(doing)?),
         }
-        if !wait_for(&events, PollFlags::POLLPRI, end)? {
+        let told = wait_for(&events, PollFlags::POLLPRI, end.min(Instant::now() + LOOK_AGAIN))?;
+        if !told && Instant::now() >= end {
             return Ok(false);
         }
     }

@@ -258,6 +258,29 @@ fn a_kill_reaches_the_frozen_and_the_nested() {
     assert!(!own.cgroup.exists().unwrap());
 }
 
+/// Two commands take the same container away: the kernel drops what it has not told yet of a group
+/// that is removed, and it tells nothing within 10 ms after the last time.
+#[test]
+fn a_kill_does_not_wait_for_a_group_that_another_command_has_removed() {
+    if not_here() {
+        return;
+    }
+    for round in 0..20 {
+        let Some(mut own) = Own::create_v2(&format!("removed{round}")) else { return };
+        own.shell("exec sleep 100");
+        let record = own.cgroup.record();
+        let kill = std::thread::spawn(move || {
+            let start = Instant::now();
+            (Cgroup::open(&record).kill_all(PATIENCE), start.elapsed())
+        });
+        own.children[0].wait().unwrap();
+        own.cgroup.remove().unwrap();
+        let (killed, took) = kill.join().unwrap();
+        killed.unwrap();
+        assert!(took < Duration::from_secs(2), "round {round}: {took:?}");
+    }
+}
+
 #[test]
 fn a_kill_without_cgroup_kill_ends_a_fork_bomb() {
     if not_here() {
