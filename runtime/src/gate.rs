@@ -19,9 +19,13 @@ use crate::sys::socket;
 #[derive(Debug)]
 pub struct Gate(OwnedFd);
 
-/// The init's side after somebody knocked. Closes at execve.
+/// The init's side after somebody knocked. Closes at execve, the gate as well: until then whoever
+/// knocks too late does not hear that nobody let them in.
 #[derive(Debug)]
-pub struct Opened(OwnedFd);
+pub struct Opened {
+    start: OwnedFd,
+    _gate: Gate,
+}
 
 impl Gate {
     /// Makes the gate of a container.
@@ -39,7 +43,8 @@ impl Gate {
     /// # Errors
     /// When the socket fails.
     pub fn wait(self) -> Result<Opened> {
-        socket::accept(&self.0).map(Opened).doing(|| "wait for start".to_owned())
+        let start = socket::accept(&self.0).doing(|| "wait for start".to_owned())?;
+        Ok(Opened { start, _gate: self })
     }
 }
 
@@ -53,15 +58,17 @@ impl Opened {
     /// Tells `start` why the user's program does not run.
     pub fn fail(self, why: &str) {
         // When nobody listens any more, the exit status of the init still tells.
-        let _start_may_be_gone = socket::send(&self.0, why.as_bytes(), &[]);
+        let _start_may_be_gone = socket::send(&self.start, why.as_bytes(), &[]);
     }
 }
 
 /// `start`'s side: opens the gate and waits until the user's program runs or the init was killed.
+/// False when the init has let nobody in, or somebody else: a knock that is not answered is told
+/// (`ECONNRESET`) apart from the end of a conversation.
 ///
 /// # Errors
 /// [`Error::Status`] when nobody waits there any more, or what the init said.
-pub fn open(dir: &Dir) -> Result<()> {
+pub fn open(dir: &Dir) -> Result<bool> {
     let stream = socket::connect_at(dir, GATE).map_err(|errno| match errno {
         Errno::ECONNREFUSED | Errno::ENOENT => {
             Error::Status("cannot start an already running container".to_owned())
@@ -70,7 +77,8 @@ pub fn open(dir: &Dir) -> Result<()> {
     })?;
     let mut buffer = vec![0; 32 * 1024];
     match socket::receive(&stream, &mut buffer) {
-        Ok((0, _)) | Err(Errno::ECONNRESET) => Ok(()),
+        Ok((0, _)) => Ok(true),
+        Err(Errno::ECONNRESET) => Ok(false),
         Ok((length, _)) => {
             let why = String::from_utf8_lossy(buffer.get(..length).unwrap_or_default());
             Err(Error::Failed(why.into_owned()))

@@ -53,13 +53,17 @@ pub fn start(dir: &Dir, state: &State, hooks: &Hooks, wait: Wait) -> Result<()> 
     let notify = Notify::from_env().map(|notify| notify.listen(dir)).transpose()?.flatten();
     // When it says why it can't go on it is on its way out, and not created any more.
     let init = kill::init_pidfd(state)?;
-    gate::open(dir).inspect_err(|error| {
+    let let_in = gate::open(dir).inspect_err(|error| {
         if let (Error::Failed(_), Some(init)) = (error, &init) {
             let _told_already = kill::wait_ended(init, PATIENCE);
         }
     })?;
-    if state.has_died_early() {
+    // Of one that somebody has waited for the kernel knows nothing any more.
+    if state.has_died_early() || (!let_in && state.live_init().is_none()) {
         return Err(died(state.open_cgroup().as_ref()));
+    }
+    if !let_in {
+        return refuse("cannot start an already running container");
     }
     dir.remove_file(GATE)?;
     if hooks.any(&[Kind::Poststart]) {

@@ -1,8 +1,10 @@
 //! R1 to R5: killed at every call, the init at each of its own. Whatever a command was doing, and whichever of its processes is
 //! killed: `delete --force` then returns 0 and leaves nothing, and the id can be used again.
 
+use corten_integration::driver::wait_until;
 use corten_integration::suite::Case;
 use corten_integration::{Test, tests};
+use nix::sys::signal::{Signal, kill};
 use syscalls::Sysno;
 
 use crate::failing::said;
@@ -25,6 +27,7 @@ pub(crate) const TESTS: &[Case] = tests![
     r4_update_killed,
     r5_init_killed_fails_the_create,
     r5_init_killed_fails_the_start,
+    r5_init_that_lets_nobody_in_fails_the_start,
 ];
 
 /// Kills the command at a part of its points, the init's included (R5).
@@ -138,4 +141,30 @@ fn r5_init_killed_fails_the_start(t: &Test) {
     traced.output.fails_with(1).says("died before it was ready");
     subject.wait("stopped");
     subject.end("a killed init");
+}
+
+/// It ends before it has accepted what start has begun, and whoever adopted it has waited for it by
+/// the time that start looks: nobody can be asked any more.
+fn r5_init_that_lets_nobody_in_fails_the_start(t: &Test) {
+    let subject = Subject::new(t);
+    subject.reach(Life::Created);
+    let pid = subject.pid();
+    kill(pid, Signal::SIGSTOP).expect("stop the init");
+    let start = t.spawn(&["start", subject.id()]);
+    let recvmsg = Sysno::recvmsg.id().to_string();
+    wait_until("start waits for the init", || {
+        let now = std::fs::read_to_string(format!("/proc/{}/syscall", start.pid()));
+        now.is_ok_and(|now| now.split(' ').next() == Some(&recvmsg))
+    });
+    start.signal(Signal::SIGSTOP);
+    kill(pid, Signal::SIGKILL).expect("kill the init");
+    // Our own commands wait for what we have adopted.
+    subject.wait("stopped");
+    wait_until("nobody knows it any more", || {
+        subject.status();
+        !std::path::Path::new(&format!("/proc/{pid}")).exists()
+    });
+    start.signal(Signal::SIGCONT);
+    start.wait().fails_with(1).says("died before it was ready");
+    subject.end("an init that lets nobody in");
 }

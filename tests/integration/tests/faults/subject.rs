@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use corten_integration::driver::patience;
 use corten_integration::{Bundle, Output, Test, cgroups};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::tally;
@@ -159,11 +160,20 @@ impl<'a> Subject<'a> {
         self.status() == status && self.processes() == processes
     }
 
-    /// What `state` says, or nothing.
-    pub(crate) fn status(&self) -> String {
+    /// What `state` says, or null.
+    fn state(&self) -> Value {
         let out = self.call(&["state", self.id()]);
-        let state: Value = serde_json::from_str(&out.stdout).unwrap_or_default();
-        state["status"].as_str().unwrap_or_default().to_owned()
+        serde_json::from_str(&out.stdout).unwrap_or_default()
+    }
+
+    /// The status that `state` tells, or nothing.
+    pub(crate) fn status(&self) -> String {
+        self.state()["status"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// The pid of its init.
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_raw(self.state()["pid"].as_i64().expect("state has a pid") as i32)
     }
 
     pub(crate) fn wait(&self, status: &str) {

@@ -3,7 +3,6 @@
 
 use std::fs;
 
-use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::subject::{Life, Subject};
@@ -105,7 +104,7 @@ impl Verb {
     /// Carries it out, disturbed, on the container as it is.
     pub(crate) fn disturbed(self, subject: &Subject<'_>, fault: Option<(Point, Act)>) -> Traced {
         // What it starts goes on in the init.
-        let init = (self == Self::Start).then(|| Pid::from_raw(subject.t.pid(subject.id())));
+        let init = (self == Self::Start).then(|| subject.pid());
         let traced = tracer::run(subject.t, &self.args(subject), init, fault);
         if matches!(self, Self::Create | Self::RunDetached) {
             subject.made_by(&traced.out);
