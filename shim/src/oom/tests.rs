@@ -159,6 +159,11 @@ fn a_removed_group_is_no_kill_and_keeps_nobody_awake() {
     assert_eq!(watch.check().unwrap(), 0);
 }
 
+/// Whether there is a timer for another look.
+fn looks_again(watch: &Watch) -> bool {
+    matches!(&watch.counter, Counter::Control { notice: Some(notice), .. } if notice.again.is_some())
+}
+
 #[test]
 fn the_eventfd_alone_is_no_kill_and_is_not_looked_after_forever() {
     let Some(own) = Own::limited("disabled") else { return };
@@ -166,15 +171,23 @@ fn the_eventfd_alone_is_no_kill_and_is_not_looked_after_forever() {
     let poller = Poller::new().unwrap();
     let mut watch = Watch::new(&own.record, &poller, OURS).unwrap().unwrap();
     let mut shell = own.shell(EAT);
-    assert_eq!(poller.wait(Some(Instant::now() + Duration::from_secs(10))).unwrap(), [OURS]);
+    assert_eq!(poller.wait(Some(Instant::now() + Duration::from_secs(30))).unwrap(), [OURS]);
+    let begun = Instant::now();
     // As many exits at this moment do not end the looking.
     for _ in 0..50 {
         assert_eq!(watch.turn().unwrap(), 0);
     }
-    let (kills, turns) = listen(&poller, &mut watch, Duration::from_secs(3), 1);
-    assert_eq!((kills, own.kills()), (0, 0));
-    assert!((8..=40).contains(&turns), "{turns}");
-    assert_eq!(listen(&poller, &mut watch, Duration::from_millis(100), 1), (0, 0));
+    let mut turns = 0;
+    while looks_again(&watch) {
+        // The kernel may tell again; woken for nothing would be a number without end.
+        turns += 1;
+        assert!(turns < 100, "in {:?}", begun.elapsed());
+        assert_eq!(poller.wait(Some(Instant::now() + Duration::from_secs(30))).unwrap(), [OURS]);
+        assert_eq!(watch.turn().unwrap(), 0);
+    }
+    // A timer is never early, however busy the machine is.
+    assert!(begun.elapsed() > Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert_eq!(own.kills(), 0);
     drop(own);
     shell.wait().unwrap();
 }
