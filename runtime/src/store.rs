@@ -6,17 +6,18 @@
 //! lock, because the journal is only ever replaced whole, and its last line is a checksum of the
 //! rest. The directory is removed last.
 
-use std::ffi::OsStr;
-use std::fs::{DirEntry, File};
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, open, openat, renameat};
-use nix::sys::stat::{Mode, fstat, fstatat, mkdirat};
+use nix::sys::stat::{Mode, SFlag, fstat, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, close, unlinkat};
 
 use crate::error::{Doing, Error, Result};
@@ -146,17 +147,15 @@ impl Store {
     /// # Errors
     /// When the directory can't be read.
     pub fn ids(&self) -> Result<Vec<String>> {
-        let entries = match std::fs::read_dir(&self.root) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        // Like its parents the root itself may be a link.
+        let flags = DIRECTORY - OFlag::O_NOFOLLOW;
+        let entries = match open(&self.root, flags, Mode::empty()).and_then(entries) {
+            Err(Errno::ENOENT) => return Ok(Vec::new()),
             other => other.doing(|| format!("read {}", self.root.display()))?,
         };
-        let mut ids = Vec::new();
-        for entry in entries {
-            let entry = entry.doing(|| format!("read {}", self.root.display()))?;
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                ids.extend(entry.file_name().into_string());
-            }
-        }
+        let directories = entries.into_iter().filter(|(_, is_directory)| *is_directory);
+        let mut ids: Vec<String> =
+            directories.filter_map(|(name, _)| name.into_string().ok()).collect();
         ids.sort();
         Ok(ids)
     }
@@ -329,13 +328,15 @@ impl Dir {
     /// When something in it resists.
     pub fn remove(&self) -> Result<()> {
         let doing = || format!("remove {}", self.path.display());
-        match std::fs::read_dir(format!("/proc/self/fd/{}", self.fd.as_raw_fd())) {
-            Ok(entries) => entries.flatten().try_for_each(|entry| self.remove_entry(&entry))?,
+        match openat(&self.fd, ".", DIRECTORY, Mode::empty()).and_then(entries) {
+            Ok(entries) => entries
+                .iter()
+                .try_for_each(|(name, is_directory)| self.remove_entry(name, *is_directory))?,
             // No descriptor is left to look with, and what we make has known names.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
+            Err(Errno::EMFILE | Errno::ENFILE) => {
                 [NEW, CONFIG, GATE].iter().try_for_each(|name| self.remove_file(name))?;
             }
-            Err(error) => return Err(error).doing(doing),
+            Err(errno) => return Err(errno).doing(doing),
         }
         self.remove_file(JOURNAL)?;
         match unlinkat(AT_FDCWD, &self.path, UnlinkatFlags::RemoveDir) {
@@ -344,16 +345,16 @@ impl Dir {
         }
     }
 
-    fn remove_entry(&self, entry: &DirEntry) -> Result<()> {
+    fn remove_entry(&self, name: &OsStr, is_directory: bool) -> Result<()> {
         let doing = || format!("remove {}", self.path.display());
-        let name = entry.file_name();
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            return std::fs::remove_dir_all(entry.path()).doing(doing);
+        if is_directory {
+            let here = PathBuf::from(format!("/proc/self/fd/{}", self.fd.as_raw_fd()));
+            return std::fs::remove_dir_all(here.join(name)).doing(doing);
         }
         if name == OsStr::new(JOURNAL) {
             return Ok(());
         }
-        unlinkat(&self.fd, name.as_os_str(), UnlinkatFlags::NoRemoveDir).doing(doing)
+        unlinkat(&self.fd, name, UnlinkatFlags::NoRemoveDir).doing(doing)
     }
 }
 
@@ -361,6 +362,25 @@ impl AsFd for Dir {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
+}
+
+/// The names in a directory, and which of them are directories. Not with std's `ReadDir`, which panics
+/// when closing fails.
+fn entries(directory: OwnedFd) -> Result<Vec<(OsString, bool)>, Errno> {
+    let mut directory = nix::dir::Dir::from_fd(directory)?;
+    let listed: Vec<_> = directory.iter().collect::<Result<_, Errno>>()?;
+    let mut entries = Vec::with_capacity(listed.len());
+    for entry in listed.iter().filter(|entry| ![c".", c".."].contains(&entry.file_name())) {
+        let is_directory = match entry.file_type() {
+            Some(kind) => kind == nix::dir::Type::Directory,
+            // A file system that does not say; one that is gone is none.
+            None => fstatat(&directory, entry.file_name(), AtFlags::AT_SYMLINK_NOFOLLOW)
+                .is_ok_and(|stat| SFlag::S_IFMT.bits() & stat.st_mode == SFlag::S_IFDIR.bits()),
+        };
+        let name = OsStr::from_bytes(entry.file_name().to_bytes());
+        entries.push((name.to_owned(), is_directory));
+    }
+    Ok(entries)
 }
 
 #[cfg(test)]

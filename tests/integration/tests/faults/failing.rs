@@ -25,6 +25,7 @@ pub(crate) const TESTS: &[Case] = tests![
     r15_delete_fails,
     r15_force_fails,
     r15_state_list_and_ps_fail,
+    r15_closing_fails,
 ];
 
 const ERRNOS: [Errno; 5] =
@@ -134,4 +135,17 @@ fn r15_state_list_and_ps_fail(t: &Test) {
     for verb in [Verb::State, Verb::List, Verb::Ps] {
         failing(t, &subject, verb, 4);
     }
+}
+
+/// The descriptor is gone all the same, so nobody needs to hear of it: std panics when it is a
+/// directory's.
+fn r15_closing_fails(t: &Test) {
+    let (subject, tally) = (Subject::new(t), Count::begin());
+    subject.learn();
+    for verb in [Verb::Delete, Verb::Force, Verb::List] {
+        let points = verb.points(&subject).into_iter().filter(|point| point.name == Sysno::close);
+        points.for_each(|point| once(&subject, verb, point, Errno::ENOSPC));
+    }
+    subject.end("closing");
+    tally.end(t, "closing");
 }

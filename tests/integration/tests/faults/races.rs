@@ -133,10 +133,15 @@ fn answers(command: &str, model: Model) -> Vec<(bool, &'static str, Model)> {
 type Answer = (&'static str, bool, String);
 
 /// What is between two states: a create that `delete --force` finds under way fails and takes back
-/// what it has made, and whoever asks meanwhile is told "creating".
+/// what it has made, and whoever asks meanwhile is told "creating"; a delete ends the init first, and
+/// whoever asks then is told "stopped"; a pause that is overtaken has frozen it for a moment.
 fn is_between(answer: &Answer, all: &[&'static str]) -> bool {
     let overtaken = answer.0 == "create" && !answer.1 && all.contains(&"force");
-    overtaken || (answer.2 == "creating" && all.contains(&"create"))
+    let deletes = all.contains(&"force") || all.contains(&"delete");
+    overtaken
+        || (answer.2 == "creating" && all.contains(&"create"))
+        || (answer.2 == "stopped" && deletes)
+        || (answer.2 == "paused" && all.contains(&"pause") && all.contains(&"force"))
 }
 
 /// In which states the container may be after these answers, in any order.
@@ -238,7 +243,7 @@ fn at_once(
     }
     let took = begun.elapsed();
     if took > patience(Duration::from_secs(10)) {
-        return Err(format!("{commands:?} took {took:?}"));
+        return Err(format!("{answers:?} took {took:?}: {words}"));
     }
     Ok((answers, words))
 }
