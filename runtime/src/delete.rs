@@ -64,8 +64,7 @@ fn lock(dir: &Dir, force: bool) -> Result<Option<Lock>> {
 }
 
 fn delete_known(dir: &Dir, state: &State, force: bool) -> Result<()> {
-    let status = state.status();
-    if matches!(status, Status::Running | Status::Paused) && !force {
+    if !force && let status @ (Status::Running | Status::Paused) = state.status()? {
         return Err(Error::Status(format!(
             "cannot delete container {} that is not stopped: {status}",
             state.id

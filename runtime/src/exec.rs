@@ -54,7 +54,7 @@ impl Target {
         let dir = store.open(id)?;
         let state = dir.read_state()?;
         let refuse = |words: &str| Err(Error::Status(words.to_owned()));
-        match state.status() {
+        match state.status()? {
             Status::Created | Status::Running => {}
             Status::Paused if ignore_paused => {}
             Status::Paused => {

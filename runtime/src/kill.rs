@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// # Errors
 /// When the kernel has no pidfds or no descriptors are left.
 pub fn init_pidfd(state: &State) -> Result<Option<OwnedFd>> {
-    state.live_init().map_or(Ok(None), |init| init.open())
+    state.live_init()?.map_or(Ok(None), |init| init.open())
 }
 
 /// Sends `signal` to the container's init, or with `all` to every process in its cgroup.
@@ -33,7 +33,7 @@ pub fn kill(state: &State, signal: i32, all: bool) -> Result<()> {
     let killed = signal == libc::SIGKILL;
     let everything = all || (killed && !state.own_pid_namespace);
     if let (true, Some(cgroup)) = (everything, state.open_cgroup()) {
-        if state.status() == Status::Stopped && !all {
+        if !all && state.status()? == Status::Stopped {
             return Err(Error::NotRunning);
         }
         return if killed { cgroup.kill_all(PATIENCE) } else { cgroup.signal_all(signal) };
@@ -48,7 +48,7 @@ pub fn kill(state: &State, signal: i32, all: bool) -> Result<()> {
     }
     // A frozen v1 group holds even a killed process.
     match state.open_cgroup() {
-        Some(cgroup) if killed && cgroup.is_frozen().unwrap_or(false) => cgroup.thaw(),
+        Some(cgroup) if killed && cgroup.is_frozen().unwrap_or(true) => cgroup.thaw(),
         _ => Ok(()),
     }
 }

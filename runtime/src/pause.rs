@@ -14,7 +14,7 @@ pub fn pause(store: &Store, id: &str) -> Result<()> {
     let dir = store.open(id)?;
     let _lock = dir.lock(PATIENCE)?;
     let state = dir.read_state()?;
-    match state.status() {
+    match state.status()? {
         Status::Created | Status::Running => group(&state)?.freeze(),
         _ => Err(Error::NotRunning),
     }
@@ -28,7 +28,7 @@ pub fn resume(store: &Store, id: &str) -> Result<()> {
     let dir = store.open(id)?;
     let _lock = dir.lock(PATIENCE)?;
     let state = dir.read_state()?;
-    match state.status() {
+    match state.status()? {
         Status::Paused => group(&state)?.thaw(),
         _ => Err(Error::Status("container not paused".to_owned())),
     }

@@ -44,7 +44,7 @@ pub fn start_by_id(store: &Store, id: &str) -> Result<()> {
 /// not be executed; a poststart hook's failure, after which the container is killed.
 pub fn start(dir: &Dir, state: &State, hooks: &Hooks, wait: Wait) -> Result<()> {
     let refuse = |words: &str| Err(Error::Status(words.to_owned()));
-    match state.status() {
+    match state.status()? {
         Status::Created => {}
         Status::Stopped => return refuse("cannot start a container that has stopped"),
         Status::Running => return refuse("cannot start an already running container"),
@@ -59,7 +59,7 @@ pub fn start(dir: &Dir, state: &State, hooks: &Hooks, wait: Wait) -> Result<()> 
         }
     })?;
     // Of one that somebody has waited for the kernel knows nothing any more.
-    if state.has_died_early() || (!let_in && state.live_init().is_none()) {
+    if state.has_died_early()? || (!let_in && state.live_init()?.is_none()) {
         return Err(died(state.open_cgroup().as_ref()));
     }
     if !let_in {

@@ -110,38 +110,46 @@ pub struct State {
 
 impl State {
     /// What is true now. Reads `/proc/<pid>/stat`, and the freezer when the process runs.
-    pub fn status(&self) -> Status {
-        let Some(stat) = self.live() else {
-            return if self.init.is_none() && !self.complete && self.same_boot() {
-                Status::Creating
-            } else {
-                Status::Stopped
-            };
+    ///
+    /// # Errors
+    /// When they can't be read. Not to know is no answer: a container that were taken for stopped
+    /// would be deleted with all that runs in it.
+    pub fn status(&self) -> Result<Status> {
+        let Some(stat) = self.live()? else {
+            let begun = self.init.is_none() && !self.complete && self.same_boot()?;
+            return Ok(if begun { Status::Creating } else { Status::Stopped });
         };
         if !self.complete {
-            return Status::Creating;
+            return Ok(Status::Creating);
         }
-        if self.open_cgroup().is_some_and(|cgroup| cgroup.is_frozen().unwrap_or(false)) {
+        let frozen = self.open_cgroup().map_or(Ok(false), |cgroup| cgroup.is_frozen())?;
+        Ok(if frozen {
             Status::Paused
         } else if stat.flags & PF_FORKNOEXEC != 0 {
             Status::Created
         } else {
             Status::Running
-        }
+        })
     }
 
     /// The first process, if it still is one.
-    pub fn live_init(&self) -> Option<Process> {
-        self.live().and(self.init)
+    ///
+    /// # Errors
+    /// Those of [`State::status`].
+    pub fn live_init(&self) -> Result<Option<Process>> {
+        Ok(self.live()?.and(self.init))
     }
 
     /// Whether the first process has ended without having executed anything: asked when it has let
     /// go of the gate, which it does by execve(2) or by its end. The kernel notes the execution
     /// before it closes a descriptor for it, and keeps the note until somebody has waited.
-    pub fn has_died_early(&self) -> bool {
-        self.init.is_some_and(|init| {
-            Stat::of(init.pid()).is_ok_and(|stat| init.is(&stat) && stat.flags & PF_FORKNOEXEC != 0)
-        })
+    ///
+    /// # Errors
+    /// Those of [`State::status`].
+    pub fn has_died_early(&self) -> Result<bool> {
+        let Some(init) = self.init else { return Ok(false) };
+        let stat = Stat::find(init.pid())?;
+        Ok(stat.is_some_and(|stat| init.is(&stat) && stat.flags & PF_FORKNOEXEC != 0))
     }
 
     /// The container's cgroups, if it has any.
@@ -150,17 +158,17 @@ impl State {
         self.cgroup.as_ref().filter(|record| !record.groups.is_empty()).map(Cgroup::open)
     }
 
-    fn live(&self) -> Option<Stat> {
-        let init = self.init?;
-        if !self.same_boot() {
-            return None;
+    fn live(&self) -> Result<Option<Stat>> {
+        let Some(init) = self.init else { return Ok(None) };
+        if !self.same_boot()? {
+            return Ok(None);
         }
-        let stat = Stat::of(Pid::from_raw(init.pid)).ok()?;
-        (init.is(&stat) && !matches!(stat.state, 'Z' | 'X' | 'x')).then_some(stat)
+        let stat = Stat::find(init.pid())?;
+        Ok(stat.filter(|stat| init.is(stat) && !matches!(stat.state, 'Z' | 'X' | 'x')))
     }
 
-    fn same_boot(&self) -> bool {
-        boot_id().is_ok_and(|id| id == self.boot_id)
+    fn same_boot(&self) -> Result<bool> {
+        Ok(boot_id()? == self.boot_id)
     }
 
     /// The state of runtime.md, with the status and pid of the moment.
@@ -229,6 +237,17 @@ impl Stat {
         Self::parse(&line).ok_or_else(|| Error::Failed(format!("read {path}: not understood")))
     }
 
+    /// The same; none when there is no such process.
+    ///
+    /// # Errors
+    /// When that can't be known.
+    pub fn find(pid: Pid) -> Result<Option<Self>> {
+        match Self::of(pid) {
+            Err(error) if matches!(error.errno(), Some(Errno::ENOENT | Errno::ESRCH)) => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
     /// The name in parentheses is the process's own choice and may hold anything: the fields start
     /// behind the last parenthesis.
     fn parse(line: &[u8]) -> Option<Self> {
@@ -260,15 +279,15 @@ impl Process {
     /// A pidfd of it, while it is there, if only as a zombie.
     ///
     /// # Errors
-    /// When the kernel has no pidfds or no descriptors are left.
+    /// When the kernel has no pidfds or no descriptors are left, or `/proc` can't be read.
     pub fn open(&self) -> Result<Option<OwnedFd>> {
         let pidfd = match pidfd_open(self.pid()) {
             Err(Errno::ESRCH) => return Ok(None),
             other => other.doing(|| format!("pidfd_open {}", self.pid))?,
         };
         // The pid may have been another process's before; the handle can't be any more.
-        let same = Stat::of(self.pid())
-            .is_ok_and(|now| now.start_time == self.start_time && self.may_have(inode(&pidfd)));
+        let same = Stat::find(self.pid())?
+            .is_some_and(|now| now.start_time == self.start_time && self.may_have(inode(&pidfd)));
         Ok(same.then_some(pidfd))
     }
 

@@ -22,7 +22,7 @@ pub fn update(store: &Store, id: &str, resources: &LinuxResources) -> Result<()>
     let dir = store.open(id)?;
     let _lock = dir.lock(PATIENCE)?;
     let state = dir.read_state()?;
-    if matches!(state.status(), Status::Stopped | Status::Creating) {
+    if matches!(state.status()?, Status::Stopped | Status::Creating) {
         return Err(Error::NotRunning);
     }
     let bytes = dir.read_config()?;

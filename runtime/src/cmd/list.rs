@@ -49,11 +49,14 @@ pub struct Entry<'a> {
 
 impl<'a> Entry<'a> {
     /// The container of this journal, as it is now.
-    pub fn new(state: &'a State, owner: &'a str) -> Self {
-        let status = state.status();
+    ///
+    /// # Errors
+    /// When its status can't be known.
+    pub fn new(state: &'a State, owner: &'a str) -> Result<Self> {
+        let status = state.status()?;
         // Any other status means that the recorded process lives, or that there is none yet.
         let init = state.init.filter(|_| status != Status::Stopped);
-        Self {
+        Ok(Self {
             oci_version: &state.oci_version,
             id: &state.id,
             pid: init.map_or(0, |init| init.pid),
@@ -63,7 +66,7 @@ impl<'a> Entry<'a> {
             created: &state.created,
             annotations: &state.annotations,
             owner,
-        }
+        })
     }
 }
 
@@ -88,8 +91,13 @@ pub fn run(globals: &Globals, args: &Args) -> Result<u8> {
     }
     let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
     let owners: Vec<String> = states.iter().map(|state| owner(state.owner, &passwd)).collect();
-    let entries: Vec<Entry<'_>> =
-        states.iter().zip(&owners).map(|(state, owner)| Entry::new(state, owner)).collect();
+    let mut entries = Vec::with_capacity(states.len());
+    for (state, owner) in states.iter().zip(&owners) {
+        match Entry::new(state, owner) {
+            Ok(entry) => entries.push(entry),
+            Err(error) => tracing::warn!("load container {}: {error}", state.id),
+        }
+    }
     output::print(&match (args.quiet, args.format) {
         (true, _) => quiet(&entries),
         (false, Format::Table) => table(&entries),

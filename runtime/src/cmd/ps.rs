@@ -27,7 +27,7 @@ pub fn run(globals: &Globals, args: &Args) -> Result<u8> {
     let state = globals.store().open(&args.id)?.read_state()?;
     let pids: Vec<i32> = match state.open_cgroup() {
         Some(cgroup) => cgroup.pids()?.into_iter().map(nix::unistd::Pid::as_raw).collect(),
-        None => state.live_init().map(|init| init.pid).into_iter().collect(),
+        None => state.live_init()?.map(|init| init.pid).into_iter().collect(),
     };
     match args.format {
         Format::Json => {

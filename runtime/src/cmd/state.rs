@@ -21,7 +21,7 @@ arguments! {
 /// [`Error::NotFound`]; or the journal cannot be read.
 pub fn run(globals: &Globals, args: &Args) -> Result<u8> {
     let state = globals.store().open(&args.id)?.read_state()?;
-    output::print(&text(&Entry::new(&state, ""))?)?;
+    output::print(&text(&Entry::new(&state, "")?)?)?;
     Ok(0)
 }
 

@@ -125,7 +125,7 @@ impl Shim {
         }
         container.init.phase = Phase::Created;
         let state = Store::new(&container.root, false).open(id).and_then(|dir| dir.read_state());
-        if state.is_ok_and(|state| state.status() == RuntimeStatus::Running) {
+        if state.and_then(|state| state.status()).is_ok_and(|it| it == RuntimeStatus::Running) {
             container.init.phase = Phase::Running;
             self.kill_everything(id);
         }

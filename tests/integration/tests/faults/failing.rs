@@ -26,6 +26,7 @@ pub(crate) const TESTS: &[Case] = tests![
     r15_force_fails,
     r15_state_list_and_ps_fail,
     r15_closing_fails,
+    r15_delete_of_a_running_container_fails,
 ];
 
 const ERRNOS: [Errno; 5] =
@@ -64,6 +65,10 @@ fn once(subject: &Subject<'_>, verb: Verb, point: Point, errno: Errno) {
             // Without memory libc ends a program that has not begun, and it has made nothing then.
             134 | 139 if is_memory(hit) => verb.has_failed(subject, &name),
             code if code >= 128 && code != 255 => Err("it crashed".to_owned()),
+            // The words are all that it writes.
+            _ if verb == Verb::Refused && hit == Some(Sysno::write) => {
+                verb.has_failed(subject, &name)
+            }
             _ if output.stderr.trim().is_empty() => Err("it failed without a word".to_owned()),
             _ if output.stderr.contains("internal error") => Err("it panicked".to_owned()),
             _ => verb.has_failed(subject, &name),
@@ -148,4 +153,9 @@ fn r15_closing_fails(t: &Test) {
     }
     subject.end("closing");
     tally.end(t, "closing");
+}
+
+/// Whose state can't be found out has not stopped.
+fn r15_delete_of_a_running_container_fails(t: &Test) {
+    failing(t, &Subject::new(t), Verb::Refused, 80);
 }

@@ -21,6 +21,8 @@ pub(crate) enum Verb {
     Resume,
     Update,
     Delete,
+    /// A delete of a container that runs.
+    Refused,
     Force,
     State,
     List,
@@ -43,6 +45,7 @@ impl Verb {
             Self::Resume => "resume",
             Self::Update => "update",
             Self::Delete => "delete",
+            Self::Refused => "delete of a running container",
             Self::Force => "delete --force",
             Self::State => "state",
             Self::List => "list",
@@ -62,7 +65,7 @@ impl Verb {
 
     /// Whether the next command can't find the container where this one did.
     pub(crate) fn changes(self) -> bool {
-        !matches!(self, Self::Exec | Self::State | Self::List | Self::Ps)
+        !matches!(self, Self::Exec | Self::Refused | Self::State | Self::List | Self::Ps)
     }
 
     fn args<'s>(self, subject: &'s Subject<'_>) -> Vec<&'s str> {
@@ -77,7 +80,7 @@ impl Verb {
             Self::Pause => vec!["pause", id],
             Self::Resume => vec!["resume", id],
             Self::Update => vec!["update", "--pids-limit", NEW_LIMIT, "--memory", "32M", id],
-            Self::Delete => vec!["delete", id],
+            Self::Delete | Self::Refused => vec!["delete", id],
             Self::Force => vec!["delete", "--force", id],
             Self::State => vec!["state", id],
             Self::List => vec!["list", "--format", "json"],
@@ -89,7 +92,7 @@ impl Verb {
     pub(crate) fn points(self, subject: &Subject<'_>) -> Vec<Point> {
         subject.reach(self.begins());
         let traced = self.disturbed(subject, None);
-        assert!(traced.output.code == 0, "{}", traced.output);
+        assert_eq!(traced.output.code != 0, self == Self::Refused, "{}", traced.output);
         subject.end(self.name());
         let mut points: Vec<Point> = Vec::new();
         for (process, calls) in traced.calls.iter().enumerate() {
@@ -157,6 +160,7 @@ impl Verb {
                 subject.is_gone(self.name());
                 Ok(())
             }
+            Self::Refused => Err("it was deleted".to_owned()),
             Self::State => same("status", &json(traced)["status"], &Value::from("running")),
             // One whose journal can't be read is a warning: the others are listed all the same.
             Self::List if traced.output.stderr.contains(subject.id()) => Ok(()),
@@ -185,7 +189,7 @@ impl Verb {
             Self::Update => limit(subject, "50"),
             Self::Resume => settled(subject),
             Self::Kill | Self::Delete | Self::Force => Ok(()),
-            Self::State | Self::List | Self::Ps => status(subject, "running"),
+            Self::Refused | Self::State | Self::List | Self::Ps => status(subject, "running"),
         }
     }
 
@@ -193,9 +197,12 @@ impl Verb {
     pub(crate) fn was_killed(self, subject: &Subject<'_>) -> Result<(), String> {
         match self {
             Self::Start => started_once(subject),
-            Self::Exec | Self::ExecDetached | Self::State | Self::List | Self::Ps => {
-                status(subject, "running")
-            }
+            Self::Exec
+            | Self::ExecDetached
+            | Self::Refused
+            | Self::State
+            | Self::List
+            | Self::Ps => status(subject, "running"),
             Self::Pause | Self::Resume | Self::Update | Self::Kill => settled(subject),
             _ => Ok(()),
         }
