@@ -30,9 +30,9 @@ use crate::spawn::{Birth, Child, spawn};
 use crate::state::{FORMAT, Process, State, Status, boot_id};
 use crate::store::{Dir, Lock, Store};
 use crate::sync::{self, Go, Report, ToInit};
-use crate::sys::process::pidfd_send_signal;
+use crate::sys::process::{has_pidfds, pidfd_send_signal};
 use crate::undo::Undo;
-use crate::{host, log, pidfile, time};
+use crate::{error, host, log, pidfile, time};
 
 /// What `create` and `run` are asked for.
 #[derive(Debug, Default)]
@@ -79,6 +79,7 @@ pub struct Created {
 /// # Errors
 /// Whatever went wrong; nothing of the container is left then.
 pub fn create(store: &Store, mut bundle: Bundle, request: Request) -> Result<Created> {
+    need_pidfds()?;
     let inherited = Inherited::take(request.preserve_fds)?;
     let notify = Notify::from_env();
     if let Some(notify) = &notify {
@@ -205,6 +206,17 @@ fn build(
     Ok(init)
 }
 
+/// Nothing can stand in for them: a pid may be another process's by the time it is used. Asked before
+/// anything is made.
+pub(crate) fn need_pidfds() -> Result<()> {
+    has_pidfds().map_err(|errno| {
+        Error::Unsupported(format!(
+            "corten needs pidfd_open and pidfd_send_signal (Linux 5.4, and no filter against them): {}",
+            error::errno_words(errno)
+        ))
+    })
+}
+
 /// When this process opens the mount sources, if it may: an ordinary user's init does it itself.
 fn moment(plan: &Plan) -> Option<Moment> {
     match (geteuid().is_root(), plan.namespaces.has(LinuxNamespaceType::User)) {
@@ -257,7 +269,7 @@ fn attend(to_init: &ToInit, runtime: &Runtime<'_>, cgroup: Option<&Cgroup>) -> R
         to_init.go(Go::Mapped)?;
     }
     if runtime.moment == Some(Moment::Inside) {
-        to_init.send_fds(&Sources::open_in(&plan.rootfs, &init.pidfd)?.fds())?;
+        to_init.send_fds(&Sources::open_in(&plan.rootfs, init.pidfd.as_fd())?.fds())?;
     }
     converse(to_init, runtime, cgroup)
 }

@@ -17,7 +17,7 @@ use nix::unistd::{Pid, geteuid};
 use oci_spec::runtime::{LinuxNamespaceType, Process as OciProcess, Spec};
 
 use crate::cgroup::Seats;
-use crate::create::{died, end};
+use crate::create::{died, end, need_pidfds};
 use crate::error::{Doing, Error, Result};
 use crate::init::{hand_over, outlive_parent};
 use crate::namespaces;
@@ -29,7 +29,7 @@ use crate::spawn::{Birth, Child, spawn};
 use crate::state::{State, Status};
 use crate::store::{Dir, Store};
 use crate::sync::{self, Go, Report, ToInit, ToParent};
-use crate::sys::process::{exit_now, setns};
+use crate::sys::process::exit_now;
 use crate::undo::Undo;
 use crate::{host, kill, log, pidfile, spec, userns};
 
@@ -107,6 +107,7 @@ struct Inheritance<'a> {
 /// # Errors
 /// Whatever went wrong; no process of ours is left in the container then.
 pub fn exec(target: &Target, process: &OciProcess, path: &str, request: Request) -> Result<Child> {
+    need_pidfds()?;
     let inherited = Inherited::take(request.preserve_fds)?;
     let linux = target.spec.linux().as_ref();
     let plan = process::Plan::new(process, path)?;
@@ -153,11 +154,12 @@ pub fn exec(target: &Target, process: &OciProcess, path: &str, request: Request)
         keep.extend(request.console.as_ref().map(AsFd::as_fd));
         keep.extend(proc.as_ref().map(AsFd::as_fd));
         fds::shed(&inherited, &keep);
-        join(&init, namespaces.all_flags())
+        // All at once: behind the mount namespace no other could be looked up any more.
+        namespaces::enter_those_of(init.as_fd(), namespaces.all_flags())
     };
     let birth = Birth {
         before: apart.then_some(&enter),
-        pid: namespaces.has(LinuxNamespaceType::Pid).then(|| init.as_fd()),
+        pid: (namespaces.has(LinuxNamespaceType::Pid) && !apart).then(|| init.as_fd()),
         user,
         cgroup: clone_into.as_ref().map(AsFd::as_fd),
         ..Birth::default()
@@ -258,11 +260,6 @@ fn take_place(plan: &process::Plan, seats: Option<&Seats>) -> Result<()> {
     seats.map_or(Ok(()), Seats::take)
 }
 
-/// Joins those of the container's namespaces that need no birth in them.
-fn join(init: &OwnedFd, flags: libc::c_int) -> Result<()> {
-    setns(init, flags & !libc::CLONE_NEWPID).doing(|| "join the container's namespaces".to_owned())
-}
-
 fn prepare<'a>(
     mut from: Inheritance<'a>,
     to_parent: &ToParent,
@@ -277,8 +274,9 @@ fn prepare<'a>(
     if !from.entered {
         take_place(&from.plan, from.seats.take().as_ref())?;
         // An ordinary user's is born in its user namespace already.
-        let born_in = if privileged { 0 } else { libc::CLONE_NEWUSER };
-        join(from.init, from.namespaces.all_flags() & !born_in)?;
+        let user = if privileged { 0 } else { libc::CLONE_NEWUSER };
+        let born_in = user | libc::CLONE_NEWPID;
+        namespaces::enter_those_of(from.init.as_fd(), from.namespaces.all_flags() & !born_in)?;
     }
     if from.namespaces.has(LinuxNamespaceType::User) {
         userns::become_root()?;

@@ -24,7 +24,7 @@ use oci_spec::runtime;
 
 use crate::error::{Doing, Error, Result};
 use crate::log;
-use crate::sys::process::{CloneArgs, Cloned, clone3};
+use crate::sys::process::{CloneArgs, Cloned, clone};
 
 /// How much of each output stream an error quotes, in bytes.
 const QUOTED: usize = 4096;
@@ -197,7 +197,7 @@ fn run_one(hook: &Hook, state: &[u8], watch: Option<&OwnedFd>) -> Result<()> {
     let stdin = state_file(state)?;
     let (stdout, stdout_in) = pipe2(OFlag::O_CLOEXEC).doing(|| "pipe".to_owned())?;
     let (stderr, stderr_in) = pipe2(OFlag::O_CLOEXEC).doing(|| "pipe".to_owned())?;
-    let (pid, pidfd) = match clone3(&CloneArgs::default()).doing(|| "clone a hook".to_owned())? {
+    let (pid, pidfd) = match clone(&CloneArgs::default()).doing(|| "clone a hook".to_owned())? {
         Cloned::Child => become_hook(hook, &stdin, &stdout_in, &stderr_in),
         Cloned::Parent(pid, pidfd) => (pid, pidfd),
     };

@@ -2,14 +2,26 @@
 //!
 //! Kernel files that are written late in the scripts (labels, sysctls) are opened below here before
 //! the first mount of the container is made, so that nothing the image or a racing container does
-//! to its own `/proc` can redirect the write (CVE-2025-52881).
+//! to its own `/proc` can redirect the write (CVE-2025-52881). And the host's own programs.
 
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::Mode;
+use nix::unistd::getgid;
 
 use crate::error::{Doing, Result};
+
+/// A program of the host to run. It gets the group that it has anyway: with one, std makes the process
+/// with fork(2), which does without clone3; posix_spawn(3) does not where that is `EPERM`.
+pub fn program(name: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(name);
+    command.gid(getgid().as_raw());
+    command
+}
 
 /// The host's `/proc`.
 #[derive(Debug)]

@@ -10,7 +10,7 @@
 //! rights; what those don't suffice for comes after the user namespace, with its rights. That takes
 //! a middle process ([`Joins::need_middle`]). Without a user namespace the init enters them itself.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use nix::errno::Errno;
@@ -21,7 +21,7 @@ use oci_spec::runtime::{LinuxNamespaceType, LinuxTimeOffset, Spec};
 
 use crate::error::{Doing, Error, Result};
 use crate::sys;
-use crate::sys::process::setns;
+use crate::sys::process::{pidfd_send_signal, setns};
 use crate::userns::Maps;
 
 /// What the config asks for.
@@ -220,11 +220,54 @@ fn word(kind: LinuxNamespaceType) -> &'static str {
     }
 }
 
+/// Enters those of `kinds` (`CLONE_NEW*`) that the process behind `pidfd` is in; or the one namespace
+/// that the descriptor stands for itself.
+///
+/// One call since Linux 5.8; before, `EINVAL`, by the process's files in /proc. That has to be the
+/// host's, so the mount namespace is entered last and in the same call. The number that the kernel has
+/// for the handle stays the process's own until somebody has waited for it; so the files are its own if
+/// it can still be signalled once they are open.
+///
+/// # Errors
+/// `ESRCH` when the process is gone; `EPERM` without rights over a namespace.
+pub fn enter_those_of(pidfd: BorrowedFd<'_>, kinds: libc::c_int) -> Result<()> {
+    match setns(pidfd, kinds) {
+        Err(Errno::EINVAL) => Joins::of_process(pidfd, kinds)?.enter_as_middle(),
+        other => other.doing(|| "join the container's namespaces".to_owned()),
+    }
+}
+
 /// Namespaces to join, open.
 #[derive(Debug, Default)]
 pub struct Joins(Vec<(LinuxNamespaceType, OwnedFd)>);
 
 impl Joins {
+    fn of_process(pidfd: BorrowedFd<'_>, kinds: libc::c_int) -> Result<Self> {
+        let info = format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd());
+        let text = std::fs::read_to_string(&info).doing(|| format!("read {info}"))?;
+        let pid = text.lines().find_map(|line| line.strip_prefix("Pid:")).map(str::trim);
+        let pid = pid.ok_or_else(|| Error::sys("join a process's namespaces", Errno::EINVAL))?;
+        // The mount namespace last, as in `Plan::open`.
+        let files = [
+            (LinuxNamespaceType::User, "user"),
+            (LinuxNamespaceType::Pid, "pid"),
+            (LinuxNamespaceType::Network, "net"),
+            (LinuxNamespaceType::Ipc, "ipc"),
+            (LinuxNamespaceType::Uts, "uts"),
+            (LinuxNamespaceType::Cgroup, "cgroup"),
+            (LinuxNamespaceType::Time, "time"),
+            (LinuxNamespaceType::Mount, "mnt"),
+        ];
+        let mut joins = Self::default();
+        for (kind, name) in files.into_iter().filter(|(kind, _)| kinds & *kind as i32 != 0) {
+            let path = format!("/proc/{pid}/ns/{name}");
+            let fd = open(path.as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
+            joins.0.push((kind, fd.doing(|| format!("open {path}"))?));
+        }
+        pidfd_send_signal(pidfd, 0).doing(|| "join the namespaces of a process".to_owned())?;
+        Ok(joins)
+    }
+
     /// The user namespace, to be born in.
     pub fn user(&self) -> Option<BorrowedFd<'_>> {
         self.find(LinuxNamespaceType::User)

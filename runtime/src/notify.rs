@@ -20,7 +20,7 @@ use oci_spec::runtime::{MountBuilder, Spec};
 
 use crate::error::{Doing, Error, Result};
 use crate::store::Dir;
-use crate::sys::process::{CloneArgs, Cloned, clone3, exit_now};
+use crate::sys::process::{CloneArgs, Cloned, clone, exit_now};
 use crate::sys::socket;
 
 /// The directory in the container's state.
@@ -138,7 +138,7 @@ impl Listening {
     /// # Errors
     /// When there can be no more processes.
     pub fn forward_aside(&self, pid: Pid, pidfd: &OwnedFd) -> Result<()> {
-        match clone3(&CloneArgs::default()).doing(|| "clone a process".to_owned())? {
+        match clone(&CloneArgs::default()).doing(|| "clone a process".to_owned())? {
             Cloned::Parent(..) => Ok(()),
             // Its failure concerns the service manager only, who will time out.
             Cloned::Child => exit_now(i32::from(self.forward(pid, pidfd).is_err())),

@@ -15,13 +15,14 @@ mod memfd;
 
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
+use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::sendfile::sendfile;
 use nix::sys::stat::{Mode, fstat};
-use nix::unistd::fexecve;
+use nix::unistd::{execve, fexecve};
 
 use crate::error::{Doing, Result};
 
@@ -64,7 +65,16 @@ fn own_binary() -> Result<OwnedFd> {
 
 fn become_copy(exe: &OwnedFd, args: &[CString], env: &[CString]) -> Result<Infallible> {
     let execute = |copy: OwnedFd| {
-        fexecve(&copy, args, env).doing(|| "execute the runtime's sealed copy".to_owned())
+        let refused = match fexecve(&copy, args, env) {
+            // A filter that does not know execveat(2). The name is the kernel's for this very file: we
+            // are on the host yet. And whoever runs as that copy asks again whether it is sealed.
+            Err(Errno::ENOSYS | Errno::EPERM) => {
+                let name = CString::new(format!("/proc/self/fd/{}", copy.as_raw_fd()));
+                execve(&name.unwrap_or_default(), args, env)
+            }
+            other => other,
+        };
+        refused.doing(|| "execute the runtime's sealed copy".to_owned())
     };
     // Not without the right to mount, without huge pages, before Linux 5.2, or where a security module
     // has no rule for such a file.

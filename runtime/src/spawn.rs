@@ -1,6 +1,6 @@
 //! Making the container's process: one clone in the common case.
 //!
-//! New namespaces come with `clone3`. Joining a pid namespace, and making a time namespace, take
+//! New namespaces come with the clone. Joining a pid namespace, and making a time namespace, take
 //! effect only for children, so the caller joins first, clones, and goes back. Joining a user
 //! namespace can't be taken back, and from within a new one others can't be joined, so only then
 //! does a middle process do the joining and the clone; it clones with `CLONE_PARENT`, so the caller
@@ -20,8 +20,8 @@ use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
 use crate::error::{Doing, Error, Result};
-use crate::namespaces::Joins;
-use crate::sys::process::{CloneArgs, Cloned, clone3, exit_now, setns};
+use crate::namespaces::{Joins, enter_those_of};
+use crate::sys::process::{CloneArgs, Cloned, clone, exit_now, setns};
 use crate::sys::socket;
 
 /// What a process does before it clones another; the fd must stay open.
@@ -87,7 +87,7 @@ fn directly(birth: &Birth<'_>, back: &Back) -> Result<Option<Child>> {
 /// Joins what only children get, then clones.
 fn make(birth: &Birth<'_>, cgroup: Option<BorrowedFd<'_>>, flags: u64) -> Result<Cloned> {
     if let Some(pid) = birth.pid {
-        setns(pid, libc::CLONE_NEWPID).doing(|| "join the pid namespace".to_owned())?;
+        enter_those_of(pid, libc::CLONE_NEWPID)?;
     }
     if let Some((proc, offsets)) = birth.time {
         unshare(CloneFlags::from_bits_retain(libc::CLONE_NEWTIME))
@@ -104,7 +104,7 @@ fn make(birth: &Birth<'_>, cgroup: Option<BorrowedFd<'_>>, flags: u64) -> Result
         }
     }
     let args = CloneArgs { flags: birth.new | flags, cgroup };
-    clone3(&args).doing(|| "clone the container's process".to_owned())
+    clone(&args).doing(|| "clone the container's process".to_owned())
 }
 
 /// The caller's own namespaces, to go back to.
@@ -150,9 +150,7 @@ const MIDDLE_FAILED: i32 = 1;
 fn enter(birth: &Birth<'_>) -> Result<()> {
     match (birth.joins, birth.user) {
         (Some(joins), _) => joins.enter_as_middle(),
-        (None, Some(user)) => {
-            setns(user, libc::CLONE_NEWUSER).doing(|| "join the user namespace".to_owned())
-        }
+        (None, Some(user)) => enter_those_of(user, libc::CLONE_NEWUSER),
         (None, None) => Ok(()),
     }
 }
@@ -161,7 +159,7 @@ fn through_middle(birth: &Birth<'_>) -> Result<Option<Child>> {
     let (ours, theirs) = socket::pair().doing(|| "make a socket pair".to_owned())?;
     // Born where its child is to be: to move there later costs the kernel a grace period, 10 ms.
     let args = CloneArgs { cgroup: birth.cgroup, ..CloneArgs::default() };
-    let middle = match clone3(&args).doing(|| "clone a process".to_owned())? {
+    let middle = match clone(&args).doing(|| "clone a process".to_owned())? {
         Cloned::Parent(pid, _) => pid,
         Cloned::Child => {
             drop(ours);

@@ -354,8 +354,8 @@ mod tests {
 
     #[test]
     fn a_zombie_says_how_it_ended() {
-        use crate::sys::process::{CloneArgs, Cloned, clone3, exit_now};
-        let Cloned::Parent(pid, pidfd) = clone3(&CloneArgs::default()).unwrap() else {
+        use crate::sys::process::{CloneArgs, Cloned, clone, exit_now};
+        let Cloned::Parent(pid, pidfd) = clone(&CloneArgs::default()).unwrap() else {
             exit_now(3);
         };
         crate::kill::wait_ended(&pidfd, std::time::Duration::from_secs(10)).unwrap();

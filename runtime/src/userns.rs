@@ -5,13 +5,13 @@
 //! set-user-ID programs newuidmap and newgidmap for the rest (subuid(5)). See user_namespaces(7).
 
 use std::path::Path;
-use std::process::Command;
 
 use nix::errno::Errno;
 use nix::unistd::{Gid, Pid, Uid, getegid, geteuid, setresgid, setresuid};
 use oci_spec::runtime::LinuxIdMapping;
 
 use crate::error::{Doing, Error, Result};
+use crate::host;
 
 /// How many lines a map may have (Linux 4.15).
 const MAX_LINES: usize = 340;
@@ -204,7 +204,7 @@ fn helper(name: &str, pid: Pid, map: &[LinuxIdMapping]) -> Result<()> {
         .ok_or_else(|| {
             Error::Unsupported(format!("{name} is not installed (Debian: apt install uidmap)"))
         })?;
-    let output = Command::new(&program)
+    let output = host::program(&program)
         .env_clear()
         .arg(pid.to_string())
         .args(lines(map).split_ascii_whitespace())
@@ -245,7 +245,7 @@ mod tests {
     use super::*;
     use crate::process::user::Identity;
     use crate::sys::cred;
-    use crate::sys::process::{CloneArgs, Cloned, clone3, exit_now};
+    use crate::sys::process::{CloneArgs, Cloned, clone, exit_now};
     use crate::sys::testing::in_child;
 
     fn range(container: u32, host: u32, size: u32) -> LinuxIdMapping {
@@ -325,7 +325,7 @@ mod tests {
     fn in_user_namespace(maps: &Maps, test: impl FnOnce()) -> Result<()> {
         let (may_go, go) = pipe().unwrap();
         let flags = libc::CLONE_NEWUSER as u64;
-        match clone3(&CloneArgs { flags, cgroup: None }).unwrap() {
+        match clone(&CloneArgs { flags, cgroup: None }).unwrap() {
             Cloned::Child => {
                 drop(go);
                 if nix::unistd::read(&may_go, &mut [0]) != Ok(1) {

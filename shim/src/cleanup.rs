@@ -179,7 +179,7 @@ mod tests {
     use std::time::Duration;
 
     use corten::kill::wait_ended;
-    use corten::sys::process::{CloneArgs, Cloned, clone3, exit_now, pidfd_send_signal};
+    use corten::sys::process::{CloneArgs, Cloned, clone, exit_now, pidfd_send_signal};
     use nix::sys::wait::waitpid;
     use nix::unistd::Pid;
 
@@ -187,7 +187,7 @@ mod tests {
 
     /// A process that ends with 3 when it is told to, or when it is killed.
     fn child() -> (Pid, Init) {
-        let Cloned::Parent(pid, pidfd) = clone3(&CloneArgs::default()).unwrap() else {
+        let Cloned::Parent(pid, pidfd) = clone(&CloneArgs::default()).unwrap() else {
             std::thread::sleep(Duration::from_secs(60));
             exit_now(1)
         };
@@ -196,7 +196,7 @@ mod tests {
     }
 
     fn ended_with(code: i32) -> (Pid, Init) {
-        let Cloned::Parent(pid, pidfd) = clone3(&CloneArgs::default()).unwrap() else {
+        let Cloned::Parent(pid, pidfd) = clone(&CloneArgs::default()).unwrap() else {
             exit_now(code)
         };
         let init = Process::of(pid).unwrap();

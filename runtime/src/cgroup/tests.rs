@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use super::dir::Dir;
 use super::{Cgroup, Location, Options, Plan, Record, Version};
 use crate::error::Error;
-use crate::sys::process::{CloneArgs, Cloned, clone3};
+use crate::sys::process::{CloneArgs, Cloned, clone};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 const UNIFIED: &str = "/sys/fs/cgroup/unified";
@@ -457,7 +457,7 @@ fn a_child_enters_by_itself() {
         let fd = own.cgroup.clone_fd().unwrap();
         let cgroup = fd.as_ref().map(AsFd::as_fd).filter(|_| born);
         let seats = own.cgroup.seats(born && cgroup.is_some()).unwrap();
-        match clone3(&CloneArgs { cgroup, ..CloneArgs::default() }).unwrap() {
+        match clone(&CloneArgs { cgroup, ..CloneArgs::default() }).unwrap() {
             Cloned::Child => {
                 drop(seats.take());
                 loop {
@@ -665,7 +665,7 @@ fn measure() {
             let cgroup = fd.as_ref().map(AsFd::as_fd).filter(|_| born);
             let start = Instant::now();
             let seats = own.cgroup.seats(born).unwrap();
-            match clone3(&CloneArgs { cgroup, ..CloneArgs::default() }).unwrap() {
+            match clone(&CloneArgs { cgroup, ..CloneArgs::default() }).unwrap() {
                 Cloned::Child => {
                     let entered = if enter { seats.take().is_ok() } else { true };
                     // The copy of a test process must not run what a test does when it ends.

@@ -1,11 +1,9 @@
 //! `corten ps`: lists the processes of a container.
 
-use std::process::Command;
-
 use crate::cli::options::{arguments, text};
 use crate::cli::{Format, Globals, container_id, format};
 use crate::error::{Doing, Error, Result};
-use crate::output;
+use crate::{host, output};
 
 arguments! {
     /// The arguments of `corten ps`. What follows the id belongs to ps(1).
@@ -42,7 +40,7 @@ pub fn run(globals: &Globals, args: &Args) -> Result<u8> {
 
 /// What ps(1) of the host prints.
 fn ps(args: &[String]) -> Result<String> {
-    let mut command = Command::new("ps");
+    let mut command = host::program("ps");
     if args.is_empty() {
         command.arg("-ef");
     } else {

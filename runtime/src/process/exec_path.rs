@@ -54,8 +54,10 @@ fn executable(path: &CStr) -> std::result::Result<(), Errno> {
     }
     // glibc asks faccessat2, and works it out from the mode on kernels before 5.8.
     match faccessat(AT_FDCWD, path, AccessFlags::X_OK, nix::fcntl::AtFlags::AT_EACCESS) {
-        // A filter that does not know the call answers for the file.
+        // A filter that does not know the call answers for the file. What nobody may execute is
+        // refused, and of the rest execve(2) has the last word.
         Err(Errno::EPERM | Errno::ENOSYS) if found.st_mode & 0o111 != 0 => Ok(()),
+        Err(Errno::EPERM | Errno::ENOSYS) => Err(Errno::EACCES),
         other => other,
     }
 }

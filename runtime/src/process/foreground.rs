@@ -303,13 +303,13 @@ mod tests {
 
     use super::*;
     use crate::process::signals;
-    use crate::sys::process::{CloneArgs, Cloned, clone3, exit_now};
+    use crate::sys::process::{CloneArgs, Cloned, clone, exit_now};
     use crate::sys::testing::in_child;
 
     /// A child that runs `program`, with the foreground begun before.
     fn child(program: impl FnOnce() -> i32) -> (Foreground, OwnedFd) {
         let foreground = Foreground::begin().unwrap();
-        match clone3(&CloneArgs::default()).unwrap() {
+        match clone(&CloneArgs::default()).unwrap() {
             Cloned::Child => exit_now(program()),
             Cloned::Parent(_, pidfd) => (foreground, pidfd),
         }
@@ -367,7 +367,7 @@ mod tests {
             close_all(&[caller.master.as_raw_fd(), container.master.as_raw_fd()]);
             program(File::from(container.slave.try_clone().unwrap()))
         });
-        let typist = match clone3(&CloneArgs::default()).unwrap() {
+        let typist = match clone(&CloneArgs::default()).unwrap() {
             Cloned::Child => {
                 close_all(&callers);
                 close_all(&[container.master.as_raw_fd(), container.slave.as_raw_fd()]);
@@ -442,7 +442,7 @@ mod tests {
             let (hold, held) = pipe().unwrap();
             let started = Instant::now();
             let exit = proxied(
-                |tty| match clone3(&CloneArgs::default()).unwrap() {
+                |tty| match clone(&CloneArgs::default()).unwrap() {
                     Cloned::Child => {
                         drop(held);
                         setsid().unwrap();

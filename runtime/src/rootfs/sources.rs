@@ -29,8 +29,9 @@ use super::options::{Propagation, ms};
 use super::path::{c_path, kind};
 use super::plan::Plan;
 use crate::error::Doing;
+use crate::namespaces::enter_those_of;
 use crate::sys::mount::{self as sys, MountAttr, attr};
-use crate::sys::process::{CloneArgs, Cloned, clone3, setns};
+use crate::sys::process::{CloneArgs, Cloned, clone, setns};
 use crate::{Error, Result};
 
 /// `PROC_SUPER_MAGIC`.
@@ -129,13 +130,13 @@ impl Sources {
     ///
     /// # Errors
     /// As [`Sources::open`]; the errno of entering or of coming back.
-    pub fn open_in(plan: &Plan, pidfd: impl AsFd) -> Result<Self> {
+    pub fn open_in(plan: &Plan, pidfd: BorrowedFd<'_>) -> Result<Self> {
         let flags = OFlag::O_CLOEXEC;
         let home = open("/proc/self/ns/mnt", flags | OFlag::O_RDONLY, Mode::empty())
             .doing(|| "open /proc/self/ns/mnt".to_owned())?;
         let cwd = open(".", flags | OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty())
             .doing(|| "open the working directory".to_owned())?;
-        setns(pidfd, libc::CLONE_NEWNS)
+        enter_those_of(pidfd, libc::CLONE_NEWNS)
             .doing(|| "enter the container's mount namespace".to_owned())?;
         let opened = Self::open(plan, Moment::Inside);
         setns(home, libc::CLONE_NEWNS)
@@ -315,7 +316,7 @@ impl<'plan> Idmaps<'plan> {
 /// The errno of the clone; of writing the maps, `EINVAL` for ranges that the kernel doesn't take.
 pub fn make_userns(uids: &[LinuxIdMapping], gids: &[LinuxIdMapping]) -> Result<OwnedFd> {
     let args = CloneArgs { flags: CloneFlags::CLONE_NEWUSER.bits() as u64, ..CloneArgs::default() };
-    let (pid, _pidfd) = match clone3(&args).doing(|| "make a user namespace".to_owned())? {
+    let (pid, _pidfd) = match clone(&args).doing(|| "make a user namespace".to_owned())? {
         Cloned::Child => loop {
             // Dies with its parent, whatever happens to that.
             if nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).is_err() {

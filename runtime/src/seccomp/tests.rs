@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::interpreter::{Data, check, run};
 use super::*;
-use crate::sys::process::{CloneArgs, Cloned, clone3, pidfd_getfd, pidfd_send_signal};
+use crate::sys::process::{CloneArgs, Cloned, clone, pidfd_getfd, pidfd_send_signal};
 use crate::sys::seccomp::raw::{int80, syscall64};
 
 fn parse(json: Value) -> LinuxSeccomp {
@@ -184,7 +184,7 @@ fn flags_follow_the_spec() {
 /// Runs `calls` in a child under `filter` and returns how it ended. The child may allocate
 /// nothing: it is a copy of one of several threads.
 fn under(filter: &Filter, calls: impl Fn() -> u8) -> WaitStatus {
-    match clone3(&CloneArgs::default()).unwrap() {
+    match clone(&CloneArgs::default()).unwrap() {
         Cloned::Child => {
             nix::sys::prctl::set_no_new_privs().ok();
             let code = match filter.load() {
@@ -327,7 +327,7 @@ fn the_notification_fd_gets_out_by_write_alone() {
         "syscalls": [{"names": ["sendmsg", "sendto", "sendmmsg", "prctl", "getppid"],
                       "action": "SCMP_ACT_NOTIFY"}]}));
     let (ours, theirs) = crate::sys::socket::pair().unwrap();
-    let pidfd = match clone3(&CloneArgs::default()).unwrap() {
+    let pidfd = match clone(&CloneArgs::default()).unwrap() {
         Cloned::Child => {
             nix::sys::prctl::set_no_new_privs().ok();
             let notify = filter.load().ok().flatten().map_or(-1, IntoRawFd::into_raw_fd);

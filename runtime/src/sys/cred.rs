@@ -1,7 +1,7 @@
 //! Credentials of the calling thread: ids, groups, the five capability sets.
 //!
 //! The id calls are the raw ones on purpose: glibc's wrappers make every thread of the process
-//! follow, and look for those threads even in a child that `clone3` made without them.
+//! follow, and look for those threads even in a child that `clone` made without them.
 
 use nix::errno::Errno;
 

@@ -268,7 +268,7 @@ pub fn mount_setattr(mount: impl AsFd, recursive: bool, what: &MountAttr<'_>) ->
 /// Which parts of the new mount API answer in this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Present {
-    /// `fsopen`, `fsmount`, `open_tree`, `move_mount` (Linux 5.2).
+    /// `fsopen`, `fsconfig`, `fsmount`, `open_tree`, `move_mount` (Linux 5.2).
     pub detached: bool,
     /// `mount_setattr` (Linux 5.12).
     pub setattr: bool,
@@ -288,6 +288,8 @@ pub fn present() -> Present {
     unsafe {
         Present {
             detached: answers(libc::syscall(libc::SYS_fsopen, null, 0))
+                // A command that there is not: before it looks at the descriptor, `EOPNOTSUPP`.
+                && answers(libc::syscall(libc::SYS_fsconfig, 0, u32::MAX, null, null, 0))
                 && answers(libc::syscall(libc::SYS_fsmount, -1, 0, 0))
                 && answers(libc::syscall(libc::SYS_open_tree, -1, empty, libc::AT_EMPTY_PATH))
                 && answers(libc::syscall(

@@ -1,14 +1,18 @@
-//! Processes: `clone3(2)`, pidfds, `close_range(2)`, `setns(2)`.
+//! Processes: `clone3(2)` and `clone(2)`, pidfds, `close_range(2)`, `setns(2)`.
 
 use std::mem::size_of;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::unistd::Pid;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::signal::{SigSet, SigmaskHow};
+use nix::sys::stat::Mode;
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::{Pid, pipe2, read, write};
 
-use super::check;
+use super::{check, signal};
 
-/// What `clone3` is asked for. Flags are `u64` on purpose: libc's gnu `CLONE_INTO_CGROUP` and
+/// What a clone is asked for. Flags are `u64` on purpose: libc's gnu `CLONE_INTO_CGROUP` and
 /// `CLONE_CLEAR_SIGHAND` are `c_int` and overflow to 0.
 #[derive(Debug, Default)]
 pub struct CloneArgs<'fd> {
@@ -35,22 +39,36 @@ pub enum Cloned {
     Child,
 }
 
-/// `clone3(2)` as a fork: the child runs on a copy of this memory.
+/// A fork: the child runs on a copy of this memory, with no handler of a signal of ours.
 ///
 /// The process must be single-threaded (the runtime is), so that no lock is held by a thread that
 /// the child does not have.
 ///
+/// With `clone3(2)`, or `clone(2)` where a sandbox around us does not know that (Docker before
+/// 20.10.10: `EPERM`) or the kernel not all of it (before 5.5 `EINVAL` for clearing handlers, before
+/// 5.7 `E2BIG` for the cgroup). An errno that is about the arguments is answered again then.
+///
 /// # Errors
 /// The errno of the call.
-pub fn clone3(args: &CloneArgs<'_>) -> Result<Cloned, Errno> {
+pub fn clone(args: &CloneArgs<'_>) -> Result<Cloned, Errno> {
+    match clone3(args) {
+        Err(Errno::ENOSYS | Errno::EPERM | Errno::EINVAL | Errno::E2BIG) => old_clone(args),
+        other => other,
+    }
+}
+
+/// With `CLONE_PARENT` the exit signal is the parent's own and must be 0.
+fn exit_signal(flags: u64) -> u64 {
+    if flags & libc::CLONE_PARENT as u64 == 0 { libc::SIGCHLD as u64 } else { 0 }
+}
+
+fn clone3(args: &CloneArgs<'_>) -> Result<Cloned, Errno> {
     let mut pidfd: libc::c_int = -1;
     // SAFETY: clone_args is plain data for which all zeroes is valid.
     let mut raw: libc::clone_args = unsafe { std::mem::zeroed() };
     raw.flags = args.flags | libc::CLONE_PIDFD as u64 | CLONE_CLEAR_SIGHAND;
     raw.pidfd = &raw mut pidfd as u64;
-    // With CLONE_PARENT the exit signal is the parent's own and must be 0.
-    raw.exit_signal =
-        if args.flags & libc::CLONE_PARENT as u64 == 0 { libc::SIGCHLD as u64 } else { 0 };
+    raw.exit_signal = exit_signal(args.flags);
     if let Some(cgroup) = args.cgroup {
         raw.flags |= CLONE_INTO_CGROUP;
         raw.cgroup = cgroup.as_raw_fd() as u64;
@@ -59,14 +77,78 @@ pub fn clone3(args: &CloneArgs<'_>) -> Result<Cloned, Errno> {
     // here; the process is single-threaded. `raw` and `pidfd` live across the call.
     let ret =
         unsafe { libc::syscall(libc::SYS_clone3, &raw const raw, size_of::<libc::clone_args>()) };
-    match check(ret)? {
-        0 => Ok(Cloned::Child),
-        pid => {
-            // SAFETY: the kernel wrote a fresh descriptor into `pidfd`.
-            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-            Ok(Cloned::Parent(Pid::from_raw(pid as i32), pidfd))
+    side(check(ret)?, pidfd)
+}
+
+/// `clone(2)` where there is no clone3. Signals wait until the child has taken back the handlers, so that
+/// none of them runs there. And the child takes its place in the cgroup before anything else, by the
+/// caller's descriptor; if it can't, there is no child and the caller has the errno.
+fn old_clone(args: &CloneArgs<'_>) -> Result<Cloned, Errno> {
+    // Before Linux 5.2 CLONE_PIDFD is ignored, and we would have a child without a handle.
+    has_pidfds()?;
+    let seat = args
+        .cgroup
+        .map(|dir| openat(dir, "cgroup.procs", OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty()));
+    let seat = seat.transpose()?;
+    let (told, pen) = pipe2(OFlag::O_CLOEXEC)?;
+    let mut pidfd: libc::c_int = -1;
+    let flags = args.flags | libc::CLONE_PIDFD as u64 | exit_signal(args.flags);
+    let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
+    // SAFETY: no CLONE_VM and no stack, so the child has its own copy of both and returns here; the
+    // process is single-threaded. The kernel writes into `pidfd`, which lives across the call.
+    let ret = check(unsafe { libc::syscall(libc::SYS_clone, flags, 0, &raw mut pidfd, 0, 0) });
+    if ret == Ok(0) {
+        signal::forget_handlers();
+    }
+    // There is no mask for which it fails.
+    let _restored = mask.thread_set_mask();
+    let born = side(ret?, pidfd)?;
+    let mut word = [0; 4];
+    match &born {
+        Cloned::Child => {
+            if let Some(Err(errno)) = seat.map(|seat| write(seat, b"0")) {
+                let _caller_may_be_gone = write(pen, &(errno as i32).to_ne_bytes());
+                exit_now(1);
+            }
+        }
+        Cloned::Parent(_, pidfd) => {
+            drop(pen);
+            if seat.is_some() && read(told, &mut word) == Ok(word.len()) {
+                let _reaped = waitid(Id::PIDFd(pidfd.as_fd()), WaitPidFlag::WEXITED);
+                return Err(Errno::from_raw(i32::from_ne_bytes(word)));
+            }
         }
     }
+    Ok(born)
+}
+
+fn side(ret: libc::c_long, pidfd: libc::c_int) -> Result<Cloned, Errno> {
+    if ret == 0 {
+        return Ok(Cloned::Child);
+    }
+    // SAFETY: the kernel wrote a fresh descriptor into `pidfd` for the child that it made.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    Ok(Cloned::Parent(Pid::from_raw(ret as i32), pidfd))
+}
+
+/// Whether processes can be held and signalled by handles: `pidfd_open(2)` and
+/// `pidfd_send_signal(2)`, since Linux 5.3.
+///
+/// # Errors
+/// What a kernel before, or a filter, answers.
+pub fn has_pidfds() -> Result<(), Errno> {
+    // SAFETY: plain integers; no process has this pid.
+    let opened = check(unsafe { libc::syscall(libc::SYS_pidfd_open, -1, 0) });
+    // SAFETY: plain integers and a null siginfo; no descriptor has this number.
+    let sent = check(unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, -1, 0, std::ptr::null::<libc::siginfo_t>(), 0)
+    });
+    for answer in [opened, sent] {
+        if let Err(errno @ (Errno::ENOSYS | Errno::EPERM)) = answer {
+            return Err(errno);
+        }
+    }
+    Ok(())
 }
 
 /// `pidfd_open(2)`: a handle that never names another process.

@@ -28,5 +28,28 @@ pub fn set_default(signal: libc::c_int) -> Result<(), Errno> {
     check(ret).map(drop)
 }
 
+/// Gives every signal that has a handler its default disposition; what is ignored stays so. What
+/// `CLONE_CLEAR_SIGHAND` does.
+pub fn forget_handlers() {
+    for signal in 1..=LAST {
+        let mut action = [0usize; SIGACTION_WORDS];
+        // SAFETY: the kernel writes one sigaction, which the words are at least as long as.
+        let ret = unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                std::ptr::null::<usize>(),
+                action.as_mut_ptr(),
+                size_of::<u64>(),
+            )
+        };
+        // The first word is the handler. SIGKILL and SIGSTOP never have one.
+        let handler = action.first().copied().unwrap_or(libc::SIG_DFL);
+        if check(ret).is_ok() && ![libc::SIG_DFL, libc::SIG_IGN].contains(&handler) {
+            let _valid = set_default(signal);
+        }
+    }
+}
+
 /// The highest signal number.
 pub const LAST: libc::c_int = 64;

@@ -117,12 +117,12 @@ pub fn told_exit_of(pidfd: impl AsFd) -> Result<Option<Exit>, Errno> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::process::{CloneArgs, Cloned, clone3, exit_now};
+    use crate::sys::process::{CloneArgs, Cloned, clone, exit_now};
 
     #[test]
     fn a_pidfd_tells_the_exit_after_somebody_has_waited() {
         let ended = |end: fn() -> !| {
-            let Cloned::Parent(_, pidfd) = clone3(&CloneArgs::default()).unwrap() else { end() };
+            let Cloned::Parent(_, pidfd) = clone(&CloneArgs::default()).unwrap() else { end() };
             let before = exit_of(&pidfd).unwrap();
             match told_exit_of(&pidfd) {
                 Ok(told) => assert_eq!(told, Some(before)),

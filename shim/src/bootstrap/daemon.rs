@@ -21,7 +21,7 @@ use corten::cli::LogLevel;
 use corten::error::{Doing, Error, Result};
 use corten::kill::wait_ended;
 use corten::sys::fds::{adopt, place};
-use corten::sys::process::{CloneArgs, Cloned, clone3, exit_now, pidfd_send_signal};
+use corten::sys::process::{CloneArgs, Cloned, clone, exit_now, pidfd_send_signal};
 use corten::sys::{sched, wait};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
@@ -69,7 +69,7 @@ pub fn spawn(listener: &OwnedFd, request: &Request, env: &Environment) -> Result
         _ => tell,
     };
     let image = Image::new(request, tell.as_raw_fd())?;
-    let daemon = match clone3(&CloneArgs::default()).doing(doing)? {
+    let daemon = match clone(&CloneArgs::default()).doing(doing)? {
         Cloned::Parent(_, pidfd) => Daemon(pidfd),
         Cloned::Child => {
             let error = image.become_it(listener, &tell);

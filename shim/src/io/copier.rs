@@ -15,7 +15,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use corten::error::{Doing, Result};
 use corten::process::signals;
-use corten::sys::process::{CloneArgs, Cloned, clone3, end_with_only};
+use corten::sys::process::{CloneArgs, Cloned, clone, end_with_only};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::prctl;
@@ -32,7 +32,7 @@ pub(super) type Stream = (OwnedFd, OwnedFd);
 
 /// Starts the copier; its pid and pidfd.
 pub(super) fn start(streams: &[Stream]) -> Result<(Pid, OwnedFd)> {
-    match clone3(&CloneArgs::default()).doing(|| "fork the output's copier".to_owned())? {
+    match clone(&CloneArgs::default()).doing(|| "fork the output's copier".to_owned())? {
         Cloned::Parent(pid, pidfd) => Ok((pid, pidfd)),
         Cloned::Child => {
             let mut keep = [streams[0].0.as_fd(); 4];

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use corten::error::{Doing, Error, Result, errno_words};
 use corten::rootfs::path::c_path;
-use corten::sys::process::{CloneArgs, Cloned, cloexec_from, clone3, exit_now};
+use corten::sys::process::{CloneArgs, Cloned, cloexec_from, clone, exit_now};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl, open, readlink};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -62,7 +62,7 @@ impl<'a> Helper<'a> {
         let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())
             .doing(|| "open /dev/null".to_owned())?;
         let (pid, pidfd) =
-            match clone3(&CloneArgs::default()).doing(|| format!("clone {}", self.program))? {
+            match clone(&CloneArgs::default()).doing(|| format!("clone {}", self.program))? {
                 Cloned::Child => become_helper(&program, &args, &env, &null, &words),
                 Cloned::Parent(pid, pidfd) => (pid, pidfd),
             };

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use corten::rootfs::compat::Kernel;
 use corten::sys::mount::Present;
-use corten::sys::process::{CloneArgs, Cloned, clone3, exit_now};
+use corten::sys::process::{CloneArgs, Cloned, clone, exit_now};
 use corten::sys::wait::exit_of;
 use nix::mount::{MsFlags, mount};
 use nix::sched::CloneFlags;
@@ -70,7 +70,7 @@ fn alone(test: &str, body: impl FnOnce(&Dirs)) {
 fn in_child(new: CloneFlags, before: impl FnOnce(Pid), body: impl FnOnce()) -> i32 {
     let (may_go, go) = pipe().unwrap();
     let flags = new.bits() as u64;
-    match clone3(&CloneArgs { flags, ..CloneArgs::default() }).unwrap() {
+    match clone(&CloneArgs { flags, ..CloneArgs::default() }).unwrap() {
         Cloned::Parent(pid, pidfd) => {
             drop(may_go);
             before(pid);

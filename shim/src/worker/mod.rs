@@ -21,7 +21,7 @@ use std::time::Instant;
 
 use corten::error::{Doing, Error, Result};
 use corten::process::signals;
-use corten::sys::process::{CloneArgs, Cloned, clone3, exit_now, pidfd_send_signal};
+use corten::sys::process::{CloneArgs, Cloned, clone, exit_now, pidfd_send_signal};
 use corten::sys::wait::{self, Exit};
 use corten::{seal, sys};
 use nix::errno::Errno;
@@ -82,7 +82,7 @@ impl Worker {
         let shim = Pid::this();
         let silent = Some(poller.copied());
         let (pid, pidfd) =
-            match clone3(&CloneArgs::default()).doing(|| "fork a worker".to_owned())? {
+            match clone(&CloneArgs::default()).doing(|| "fork a worker".to_owned())? {
                 Cloned::Child => become_worker(task, &theirs, shim),
                 Cloned::Parent(pid, pidfd) => (pid, pidfd),
             };

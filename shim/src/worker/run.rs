@@ -272,7 +272,7 @@ impl Streams<'_> {
 mod tests {
     use std::process::Command;
 
-    use corten::sys::process::{CloneArgs, Cloned, clone3};
+    use corten::sys::process::{CloneArgs, Cloned, clone};
 
     use super::*;
 
@@ -292,7 +292,7 @@ mod tests {
     #[ignore = "run by the test above"]
     fn bug() {
         let (ours, theirs) = sys::socket::pair().unwrap();
-        if let Cloned::Child = clone3(&CloneArgs::default()).unwrap() {
+        if let Cloned::Child = clone(&CloneArgs::default()).unwrap() {
             tell_bugs(Arc::new(theirs));
             panic!("broken on purpose");
         }

@@ -194,7 +194,7 @@ alone! {
             let (mut from, to) = pipe().map(|(r, w)| (File::from(r), File::from(w))).unwrap();
             let new = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWUSER;
             let args = CloneArgs { flags: new as u64, ..CloneArgs::default() };
-            match clone3(&args).unwrap() {
+            match clone(&args).unwrap() {
                 Cloned::Child => finish_apart(to, || {
                     let (_, fds) = socket::receive(&theirs, &mut [0; 8]).unwrap();
                     let sources = Sources::receive(&plan, fds).unwrap();
@@ -220,7 +220,7 @@ alone! {
                         fs::write(format!("/proc/{pid}/{map}"), "0 100000 65536").unwrap();
                     }
                     let cwd = std::env::current_dir().unwrap();
-                    let sources = Sources::open_in(&plan, &pidfd).unwrap();
+                    let sources = Sources::open_in(&plan, pidfd.as_fd()).unwrap();
                     assert_eq!(std::env::current_dir().unwrap(), cwd);
                     socket::send(&ours, b"x", &sources.fds()).unwrap();
                     let mut said = String::new();

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::sys::mount::Present;
-use crate::sys::process::{CloneArgs, Cloned, clone3};
+use crate::sys::process::{CloneArgs, Cloned, clone};
 
 const NEW_API: Present = Present { detached: true, setattr: true };
 const OLD_API: Present = Present { detached: false, setattr: false };
@@ -186,7 +186,7 @@ impl Bundle {
             let flags = (libc::CLONE_NEWNS | libc::CLONE_NEWPID | self.flags) as u64;
             let (mut from, to) = pipe().map(|(r, w)| (File::from(r), File::from(w))).unwrap();
             let args = CloneArgs { flags, ..CloneArgs::default() };
-            match clone3(&args).unwrap() {
+            match clone(&args).unwrap() {
                 Cloned::Child => finish_apart(to, || {
                     let build = || -> Result<()> {
                         let kernel = Kernel::with(self.present).unwrap();

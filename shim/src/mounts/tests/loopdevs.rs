@@ -142,7 +142,7 @@ alone! {
         let children: Vec<_> = images
             .iter()
             .enumerate()
-            .map(|(n, image)| match clone3(&CloneArgs::default()).unwrap() {
+            .map(|(n, image)| match clone(&CloneArgs::default()).unwrap() {
                 Cloned::Parent(_, pidfd) => pidfd,
                 Cloned::Child => {
                     let rootfs = dirs.path(&format!("rootfs{n}"));

@@ -9,7 +9,7 @@
 //! | entry | tests |
 //! |---|---|
 //! | T-INV | `security::trace::policy_of_run`, `security::trace::policy_of_variants`, `security::trace::policy_of_exec`; control: crun; `security::readback::everything_asked_for_is_there`, `security::readback::each_look_sees_what_is_missing`, `security::readback::everything_asked_for_is_there_on_older_kernels` |
-//! | T-ENOSYS | `security::without::the_same_or_refused` |
+//! | T-ENOSYS | `security::without::the_same_or_refused`, `security::without::a_whole_life`, `security::without::joined_by_files` |
 //! | P1 | `security::paths::p1_mount_target_swapped`, `security::paths::p1_mount_target_swapped_for_the_root`, `security::paths::p1_swapped_at_every_step` |
 //! | P2 | `security::paths::p2_made_through_a_swapped_link` |
 //! | P3 | `security::paths::p3_standing_links`, `rootfs::symlink_destination_stays_inside`, `rootfs::symlink_loop_is_refused` |
