@@ -257,8 +257,8 @@ impl<'a> Subject<'a> {
     pub(crate) fn is_gone(&self, name: &str) {
         let left = self.t.left(&self.bundle);
         if !left.is_empty() {
-            tally::leak(name, &left);
             self.abandon();
+            tally::leak(name, &left);
         }
     }
 
@@ -334,13 +334,23 @@ fn exec_facts(stdout: &str) -> Facts {
 fn facts(line: &str) -> Facts {
     let Ok(mut report) = serde_json::from_str::<Value>(line) else { return Facts::new() };
     report["time"] = Value::Null;
+    // The kernel lists them as they were made, and what falls back to an older call makes them in
+    // another order.
+    if let Some(all) = report["mounts"].as_array_mut() {
+        all.sort_by_key(|mount| mount["point"].as_str().unwrap_or_default().to_owned());
+    }
     for mount in report["mounts"].as_array_mut().into_iter().flatten() {
         for key in ["id", "parent", "dev", "optional"] {
             mount[key] = Value::Null;
         }
-        // A mask takes two inodes where one is refused.
+        // A mask takes two inodes where one is refused, and an older call makes what is read-only
+        // here read-only everywhere.
+        let read_only = mount["options"][0] == "ro";
         if let Some(all) = mount["super"].as_array_mut() {
-            all.retain(|option| !option.as_str().unwrap_or_default().starts_with("nr_inodes="));
+            all.retain(|option| {
+                let option = option.as_str().unwrap_or_default();
+                !option.starts_with("nr_inodes=") && !(read_only && ["rw", "ro"].contains(&option))
+            });
         }
     }
     for (kind, value) in report["ns"].as_object_mut().into_iter().flatten() {

@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use corten_integration::Test;
@@ -11,6 +11,8 @@ use crate::subject::Subject;
 
 static TRIED: AtomicUsize = AtomicUsize::new(0);
 static LEAKS: AtomicUsize = AtomicUsize::new(0);
+/// Whether a [`Count`] will fail its test with what is noted.
+static COUNTED: AtomicBool = AtomicBool::new(false);
 static FAILURES: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 /// The words of a failure without the place in the test's source.
@@ -22,6 +24,9 @@ fn words(payload: &(dyn std::any::Any + Send)) -> String {
 
 /// Tries one point: `trial` panics or returns what is wrong, and afterwards nothing may be left.
 pub(crate) fn point(subject: &Subject<'_>, name: &str, trial: impl FnOnce() -> Result<(), String>) {
+    if std::env::var("CORTEN_FAULTS_ONLY").is_ok_and(|words| !name.contains(&words)) {
+        return;
+    }
     TRIED.fetch_add(1, Ordering::Relaxed);
     let result = catch_unwind(AssertUnwindSafe(trial)).unwrap_or_else(|e| Err(words(&*e)));
     if let Err(why) = result {
@@ -30,10 +35,13 @@ pub(crate) fn point(subject: &Subject<'_>, name: &str, trial: impl FnOnce() -> R
     }
 }
 
-/// A point at which something was left behind.
+/// A point at which something was left behind. In a test without points that is its failure.
+#[track_caller]
 pub(crate) fn leak(name: &str, left: &[String]) {
     LEAKS.fetch_add(1, Ordering::Relaxed);
-    fail(format!("{name}: left behind: {}", left.join("; ")));
+    let line = format!("{name}: left behind: {}", left.join("; "));
+    assert!(COUNTED.load(Ordering::Relaxed), "{line}");
+    fail(line);
 }
 
 fn fail(line: String) {
@@ -54,6 +62,7 @@ pub(crate) struct Count {
 impl Count {
     pub(crate) fn begin() -> Self {
         let failed = FAILURES.lock().expect("nobody panics with it").len();
+        COUNTED.store(true, Ordering::Relaxed);
         Self { tried: TRIED.load(Ordering::Relaxed), failed, begun: Instant::now() }
     }
 
@@ -71,6 +80,12 @@ impl Count {
         FAILED.fetch_add(count, Ordering::Relaxed);
         let shown: Vec<_> = failures.into_iter().take(40).collect();
         assert!(shown.is_empty(), "{what}: {count} of {tried} failed:\n{}", shown.join("\n"));
+    }
+}
+
+impl Drop for Count {
+    fn drop(&mut self) {
+        COUNTED.store(false, Ordering::Relaxed);
     }
 }
 
