@@ -197,8 +197,14 @@ fn r26_random_schedules(t: &Test) {
             let mut after = orders(&states, &answers);
             // A kill needs no lock, so it may also have ended what was being created.
             if words.contains("died before it was ready") && commands.contains(&"kill") {
-                answers
-                    .retain(|answer| !matches!(answer, ("create", false, _) | ("kill", true, _)));
+                answers.retain(|(command, fine, _)| {
+                    (*command != "create" || *fine) && (*command != "kill" || !fine)
+                });
+                after.extend(orders(&states, &answers));
+            }
+            // What `--force` has ended, while it waits for the lock, anybody may delete.
+            if commands.contains(&"force") {
+                answers.retain(|(command, fine, _)| *command != "delete" || !fine);
                 after.extend(orders(&states, &answers));
             }
             if after.is_empty() {

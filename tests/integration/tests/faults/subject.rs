@@ -349,7 +349,8 @@ fn facts(line: &str) -> Facts {
         if let Some(all) = mount["super"].as_array_mut() {
             all.retain(|option| {
                 let option = option.as_str().unwrap_or_default();
-                !option.starts_with("nr_inodes=") && !(read_only && ["rw", "ro"].contains(&option))
+                let immaterial = read_only && ["rw", "ro"].contains(&option);
+                !immaterial && !option.starts_with("nr_inodes=")
             });
         }
     }
