@@ -1,7 +1,8 @@
 //! The plan: everything that the config asks for, validated and in the kernel's words.
 //!
-//! Pure: no file is opened and no id is looked up here, so it can be tested and fuzzed without
-//! rights. After [`Plan::new`] no input error is possible; what can still fail is the kernel.
+//! Pure: no file that a config names is opened and no id is looked up here, so it can be tested and
+//! fuzzed without rights. Of this process it asks which user it is, and whether in a user namespace.
+//! After [`Plan::new`] no input error is possible; what can still fail is the kernel.
 
 use std::path::Path;
 
