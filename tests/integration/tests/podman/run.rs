@@ -345,7 +345,7 @@ fn cgroup_namespace(podman: &Podman) -> Verdict {
     let private = podman.sh(&["--cgroupns", "private"], script)?;
     lacks("private", &private, "libpod")?;
     contains("limit", &private, "2048")?;
-    let host = podman.sh(&["--cgroupns", "host"], script)?;
+    let host = podman.sh(&["--cgroupns", "host"], "cat /proc/self/cgroup")?;
     contains("host", &host, &format!(":{}/libpod-", podman.sandbox.cgroup))
 }
 
