@@ -77,7 +77,7 @@ const DELETE: &[Step] = &[
 ];
 
 const EXEC: &[Step] = &[
-    ("become a sealed copy", 0, Sysno::execve, -1),
+    ("become a sealed copy", 0, Sysno::execveat, -1),
     ("a socket to the process", 0, Sysno::socketpair, 0),
     ("clone the one in the middle", 0, Sysno::clone3, 0),
     ("enter the container", 1, Sysno::setns, 0),
