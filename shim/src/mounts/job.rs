@@ -97,8 +97,10 @@ impl<'a> Job<'a> {
     }
 
     fn attach(&self, tree: OwnedFd, made: &mut Vec<u64>) -> Result<OwnedFd> {
+        // Its id is known before: what is attached and not known could not be undone.
+        let id = unmount::mount_id(&tree)?;
         sys::move_mount(&tree, self.target()?).doing(|| "attach".to_owned())?;
-        made.push(unmount::mount_id(&tree)?);
+        made.push(id);
         Ok(tree)
     }
 

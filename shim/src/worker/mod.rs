@@ -155,16 +155,16 @@ impl Worker {
 /// In the worker. Nothing of the shim's is dropped here: the descriptors are closed at once, and the
 /// process ends without unwinding.
 fn become_worker(task: Task, socket: &OwnedFd, shim: Pid) -> ! {
-    let ready = detach(shim).and_then(|()| {
-        if task.enters_container() {
-            execute(&task, socket).map(|never| match never {})
-        } else {
-            sys::fds::keep_only(&[socket.as_fd()]).doing(|| "keep the socket".to_owned())
-        }
-    });
-    match ready {
-        Ok(()) => run::carry_out(task),
-        Err(error) => run::fail(socket, error),
+    if let Err(error) = detach(shim).and_then(|()| settle(&task, socket)) {
+        run::fail(socket, error);
+    }
+    if !task.enters_container() {
+        run::carry_out(task);
+    }
+    match (execute(), sys::fds::adopt(SOCKET)) {
+        (Ok(never), _) => match never {},
+        (Err(error), Ok(socket)) => run::fail(&socket, error),
+        (Err(_), Err(_)) => exit_now(1),
     }
 }
 
@@ -179,14 +179,29 @@ fn detach(shim: Pid) -> Result<()> {
     signals::normalize()
 }
 
-/// Becomes the sealed copy, which reads the task from a file: it may be larger than a message.
-fn execute(task: &Task, socket: &OwnedFd) -> Result<Infallible> {
+/// Closes all but the socket, and the task of a worker that will be executed: a file, because it may be
+/// larger than a message.
+fn settle(task: &Task, socket: &OwnedFd) -> Result<()> {
+    let file = task.enters_container().then(|| write(task)).transpose()?;
+    let mut keep = vec![socket.as_fd()];
+    keep.extend(file.as_ref().map(AsFd::as_fd));
+    sys::fds::keep_only(&keep).doing(|| "keep the socket".to_owned())?;
+    // It was closed under its owner, and its copy is the sealed worker's.
+    std::mem::forget(file);
+    Ok(())
+}
+
+fn write(task: &Task) -> Result<File> {
     let file = memfd_create(c"task", MFdFlags::MFD_CLOEXEC).doing(|| "memfd_create".to_owned())?;
     let bytes = serde_json::to_vec(task)
         .map_err(|error| Error::Failed(format!("write the task: {error}")))?;
     let mut file = File::from(file);
     file.write_all(&bytes).and_then(|()| file.rewind()).doing(|| "write the task".to_owned())?;
-    sys::fds::keep_only(&[socket.as_fd(), file.as_fd()]).doing(|| "keep the socket".to_owned())?;
+    Ok(file)
+}
+
+/// Becomes the sealed copy.
+fn execute() -> Result<Infallible> {
     // Without an environment: containerd's service manager is not the container's, and nothing else
     // of it is meant for the runtime.
     let verb = CString::new(VERB).unwrap_or_default();

@@ -33,6 +33,7 @@ pub(crate) const TESTS: &[Case] = shim_tests![
     killed_anywhere_in_exec,
     killed_anywhere_in_delete,
     failing_calls,
+    opens_that_fail_in_create,
     no_space_in_the_bundle,
     the_bundle_goes_away_in_every_state,
 ];
@@ -278,6 +279,9 @@ fn once(subject: &Subject<'_>, verb: Verb, point: &str) -> Result<bool, Stop> {
     subject.prepare(&mut task, verb)?;
     let tracer = Tracer::attach(&task, &["-o", "/dev/null", "-e", point])?;
     let answer = subject.carry_out(&task, verb)?;
+    if let (Err(refusal), true) = (&answer, point.contains("error=")) {
+        check(!refusal.to_string().contains("without an answer"), refusal.to_string())?;
+    }
     tracer.detach()?;
     subject.clean(&task)?;
     Ok(answer.is_err())
@@ -326,6 +330,15 @@ fn failing_calls(world: &World) -> Verdict {
         }
     }
     Ok(())
+}
+
+/// Whatever can't be opened: what was mounted and made until then is taken back.
+fn opens_that_fail_in_create(world: &World) -> Verdict {
+    let subject = Subject::new(world)?;
+    let mut points = calls(&subject, Verb::Create)?;
+    points.retain(|(name, _)| name == "openat");
+    check(points.len() > 10, format!("{points:?}"))?;
+    interrupted(&subject, Verb::Create, points, usize::MAX, "error=ENOSPC")
 }
 
 /// A file system of a few pages at a bundle, taken away at the end.
