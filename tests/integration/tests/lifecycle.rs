@@ -49,6 +49,7 @@ fn main() -> ExitCode {
         list_shows_the_containers,
         list_of_nothing,
         pid_file_holds_the_pid,
+        a_pid_file_left_half_written,
         a_pid_file_that_cannot_be_written_fails_create,
         the_bundle_defaults_to_the_current_directory,
         the_bundle_may_be_relative,
@@ -575,6 +576,20 @@ fn pid_file_holds_the_pid(t: &Test) {
     assert_eq!(fs::metadata(&file).unwrap().mode() & 0o022, 0, "nobody else writes it");
     let names: Vec<_> = fs::read_dir(&t.dir).unwrap().flatten().map(|e| e.file_name()).collect();
     assert!(!names.iter().any(|n| n.to_string_lossy().starts_with('.')), "{names:?}");
+    t.force(&b.id).ok();
+}
+
+/// What a runtime that was killed has left beside the pid file is in nobody's way.
+fn a_pid_file_left_half_written(t: &Test) {
+    t.skip_on_peers("runc fails");
+    let mut b = t.bundle();
+    b.probe(&["sleep"]);
+    b.write();
+    let (file, half) = (t.dir.join("pid"), t.dir.join(".pid"));
+    fs::write(&half, "").unwrap();
+    t.call(&["create", "--bundle", b.path(), "--pid-file", file.to_str().unwrap(), &b.id]).ok();
+    assert_eq!(fs::read_to_string(&file).unwrap(), t.pid(&b.id).to_string());
+    assert!(!half.exists());
     t.force(&b.id).ok();
 }
 
