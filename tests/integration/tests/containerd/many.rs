@@ -14,9 +14,12 @@ pub(crate) const TESTS: &[(&str, crate::Test)] =
 fn at_once(ctr: &Containerd) -> Verdict {
     let events = Events::start(ctr)?;
     let one = |number: i32| -> Result<String, Stop> {
-        let script = format!("echo {number} > /number; sleep 3; exit {number}");
+        let script = format!(
+            "echo {number} > /number; until [ -e /seen ]; do sleep 0.1; done; sleep 1; exit {number}"
+        );
         let container = ctr.background(&[], &script)?;
-        let seen = container.exec(&[], "until [ -s /number ]; do sleep 0.05; done; cat /number")?;
+        let look = "until [ -s /number ]; do sleep 0.05; done; cat /number; touch /seen";
+        let seen = container.exec(&[], look)?;
         same("its own number", &seen, &number.to_string())?;
         same("exit code", &container.ends()?, &number)?;
         Ok(container.id.clone())

