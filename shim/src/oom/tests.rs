@@ -70,6 +70,16 @@ impl Own {
         }
     }
 
+    /// A group below as of a unit, and its watch. `populated` counts like `oom_kill`: above it is 1 for
+    /// what is below, too.
+    fn watched_below(&self, poller: &Poller) -> (PathBuf, Watch) {
+        let below = self.path.join("below");
+        std::fs::create_dir(&below).unwrap();
+        let dir = Dir::open(&below).unwrap();
+        let watch = Watch::of_file(&dir, true, "cgroup.events", "populated", poller, OURS);
+        (below, watch.unwrap().unwrap())
+    }
+
     /// A shell in the group.
     fn shell(&self, script: &str) -> Child {
         let procs = self.path.join("cgroup.procs");
@@ -225,16 +235,11 @@ fn a_file_of_v2_is_ready_after_a_change_and_until_it_is_read() {
     assert!(matches!(watch.counter, Counter::Gone));
 }
 
-/// `populated` counts like `oom_kill`: above it is 1 for what is below, too.
 #[test]
 fn a_kill_in_a_group_that_went_first_is_found_above_when_the_end_looks_like_it() {
     let Some(own) = Own::new(UNIFIED, "", "above") else { return };
-    let below = own.path.join("below");
-    std::fs::create_dir(&below).unwrap();
-    let dir = Dir::open(&below).unwrap();
     let poller = Poller::new().unwrap();
-    let watch = Watch::of_file(&dir, true, "cgroup.events", "populated", &poller, OURS);
-    let mut watch = watch.unwrap().unwrap();
+    let (below, mut watch) = own.watched_below(&poller);
     watch.looks_killed();
     assert_eq!(watch.turn().unwrap(), 0, "nothing was counted");
     std::fs::remove_dir(&below).unwrap();
@@ -252,12 +257,8 @@ fn a_kill_in_a_group_that_went_first_is_found_above_when_the_end_looks_like_it()
 #[test]
 fn a_kill_above_that_ours_outlived_is_a_neighbours() {
     let Some(own) = Own::new(UNIFIED, "", "neighbour") else { return };
-    let below = own.path.join("below");
-    std::fs::create_dir(&below).unwrap();
-    let dir = Dir::open(&below).unwrap();
     let poller = Poller::new().unwrap();
-    let watch = Watch::of_file(&dir, true, "cgroup.events", "populated", &poller, OURS);
-    let mut watch = watch.unwrap().unwrap();
+    let (below, mut watch) = own.watched_below(&poller);
     let mut shell = own.shell("sleep 100");
     own.until_populated();
     assert_eq!(watch.turn().unwrap(), 0);
