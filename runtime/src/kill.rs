@@ -1,8 +1,9 @@
 //! Signals to a container, which never reach anything else.
 //!
 //! The recorded pid is turned into a pidfd and what identifies the process compared *after* that
-//! ([`crate::state::Process::open`]), so the handle is known to name the container's own init. SIGKILL of a container that shares its pid namespace
-//! goes to everything in its cgroup, because nothing else would end the rest.
+//! ([`crate::state::Process::open`]), so the handle is known to name the container's own init.
+//! SIGKILL of a container that shares its pid namespace goes to everything in its cgroup, because
+//! nothing else would end the rest.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
