@@ -119,7 +119,7 @@ fn freeze_v1(dir: &Dir) -> Result<()> {
             "FREEZING" if Instant::now() < end => {}
             "FREEZING" => break,
             // A kill thaws what it finds frozen.
-            _ => return Err(Error::Failed(format!("{:?} was thawed meanwhile", dir.path()))),
+            _ => return Err(thawed(dir)),
         }
         // Letting newborn processes through now and then helps a group in which many are born.
         if round % 50 == 0 {
@@ -132,11 +132,22 @@ fn freeze_v1(dir: &Dir) -> Result<()> {
 }
 
 fn freeze_v2(dir: &Dir) -> Result<()> {
+    let end = Instant::now() + DEADLINE;
     dir.write("cgroup.freeze", "1")?;
-    if wait_event(dir, "frozen 1", Instant::now() + DEADLINE)? {
-        return Ok(());
+    while !wait_event(dir, "frozen 1", end.min(Instant::now() + LOOK_AGAIN))? {
+        // A kill thaws what it finds frozen, and then no event comes.
+        if dir.try_read("cgroup.freeze").is_ok_and(|text| text.trim_end() == "0") {
+            return Err(thawed(dir));
+        }
+        if Instant::now() >= end {
+            return Err(Error::Failed(format!("unable to freeze {:?}", dir.path())));
+        }
     }
-    Err(Error::Failed(format!("unable to freeze {:?}", dir.path())))
+    Ok(())
+}
+
+fn thawed(dir: &Dir) -> Error {
+    Error::Failed(format!("{:?} was thawed meanwhile", dir.path()))
 }
 
 /// Waits until a v2 group's cgroup.events has `line`; false at the deadline. A group that is gone

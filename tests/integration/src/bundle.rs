@@ -98,6 +98,14 @@ impl Bundle {
         }
     }
 
+    /// Sets `linux.resources.CONTROLLER` where that controller is there.
+    pub fn limit(&mut self, controller: &str, value: Value) -> &mut Self {
+        match crate::cgroups::has(controller) {
+            true => self.set(&format!("linux.resources.{controller}"), value),
+            false => self,
+        }
+    }
+
     /// Sets the value at a dotted path, making objects on the way: `process.user.uid`.
     pub fn set(&mut self, path: &str, value: Value) -> &mut Self {
         let mut at = &mut self.config;

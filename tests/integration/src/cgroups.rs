@@ -52,6 +52,13 @@ pub fn directory(controller: &str, path: &str) -> Option<PathBuf> {
     Some(hierarchies().iter().find(holds)?.mount.join(path.trim_start_matches('/')))
 }
 
+/// Whether limits of `controller` can be set. A v2 tree beside v1 has no controllers.
+pub fn has(controller: &str) -> bool {
+    let Some(top) = directory(controller, &base()) else { return false };
+    let handed_down = || fs::read_to_string(top.join("cgroup.controllers")).unwrap_or_default();
+    !is_v2() || handed_down().split_whitespace().any(|it| it == controller)
+}
+
 /// The cgroup above those of all containers of this harness, in every hierarchy: at the top, or
 /// below `CORTEN_TEST_CGROUP`. Under systemd that must be a delegated group, as systemd takes
 /// controllers away from the groups of others; the processes of the harness are in a leaf of it.

@@ -323,6 +323,13 @@ impl Test {
         std::panic::resume_unwind(Box::new(Skip(reason.to_owned())))
     }
 
+    /// Ends the test as skipped where no limits of `controller` can be set.
+    pub fn needs_controller(&self, controller: &str) {
+        if !crate::cgroups::has(controller) {
+            self.skip(&format!("no cgroup controller {controller} here"));
+        }
+    }
+
     /// A bundle whose root file system holds only the probe, which prints its report.
     pub fn bundle(&self) -> Bundle {
         let n = self.next();

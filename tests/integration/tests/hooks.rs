@@ -291,6 +291,7 @@ fn descriptors_are_the_three_streams(t: &Test) {
 
 /// NVIDIA's hook edits the device cgroup: limits must be set before prestart.
 fn cgroup_is_ready_before_prestart(t: &Test) {
+    t.needs_controller("pids");
     let mut b = bundle(t);
     b.set("linux.resources.pids", json!({"limit": 66}));
     let script = format!(

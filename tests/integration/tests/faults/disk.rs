@@ -54,7 +54,7 @@ impl Drop for Small {
 fn subject(t: &Test) -> Subject<'_> {
     t.skip_on_peers("leave things, or can't delete any more");
     let mut bundle = t.bundle();
-    bundle.probe(&["report", ";", "sleep"]).set("linux.resources.pids", json!({"limit": 50}));
+    bundle.probe(&["report", ";", "sleep"]).limit("pids", json!({"limit": 50}));
     Subject::of(t, bundle)
 }
 
@@ -89,6 +89,7 @@ fn r6_no_inodes(t: &Test) {
 /// It is filled when the container is there already: what needs no space works, an update that can't
 /// be recorded is not in force, and delete works.
 fn r6_full_while_it_lives(t: &Test) {
+    t.needs_controller("pids");
     let (subject, count) = (subject(t), Count::begin());
     for life in [Life::Created, Life::Running, Life::Paused, Life::Stopped] {
         let disk = Small::new(&t.root(), "size=64k");

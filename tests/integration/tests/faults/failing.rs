@@ -124,6 +124,7 @@ fn r15_pause_and_resume_fail(t: &Test) {
 }
 
 fn r15_update_fails(t: &Test) {
+    t.needs_controller("pids");
     failing(t, &Subject::new(t), Verb::Update, 10);
 }
 

@@ -33,7 +33,7 @@ pub(crate) const TESTS: &[Case] = tests![
 fn plain(t: &Test) -> Subject<'_> {
     let mut bundle = t.bundle();
     bundle.probe(&["report", ";", "sleep"]).namespace("cgroup", None);
-    bundle.set("linux.resources.pids", json!({"limit": 50}));
+    bundle.limit("pids", json!({"limit": 50}));
     t.skip_on_peers("this is about our own journal");
     Subject::of(t, bundle)
 }

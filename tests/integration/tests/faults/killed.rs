@@ -116,6 +116,7 @@ fn r4_pause_and_resume_killed(t: &Test) {
 }
 
 fn r4_update_killed(t: &Test) {
+    t.needs_controller("pids");
     killed(t, &Subject::new(t), Verb::Update, 6);
 }
 

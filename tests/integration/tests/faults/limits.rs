@@ -46,6 +46,7 @@ fn tried(t: &Test, name: &str, b: Bundle) -> i32 {
 
 /// Whoever gets no memory is told that it is the limit.
 fn r19_memory_too_small(t: &Test) {
+    t.needs_controller("memory");
     let count = Count::begin();
     let mut worked = false;
     for limit in [1, 4, 16, 64, 128, 256, 512, 1024, 2048, 4096, 65536] {
@@ -59,6 +60,7 @@ fn r19_memory_too_small(t: &Test) {
 
 /// Nothing of ours is counted beside the program: it works with one.
 fn r20_few_pids(t: &Test) {
+    t.needs_controller("pids");
     let count = Count::begin();
     for (limit, works) in [(1, true), (2, true), (0, true), (-1, true)] {
         let mut b = bundle(t);
@@ -69,6 +71,7 @@ fn r20_few_pids(t: &Test) {
 }
 
 fn r20_little_processor(t: &Test) {
+    t.needs_controller("cpu");
     let count = Count::begin();
     for cpu in [
         json!({"quota": 1000, "period": 1_000_000}),

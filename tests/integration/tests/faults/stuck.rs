@@ -182,6 +182,7 @@ fn r12_many_groups_below(t: &Test) {
 
 /// Faster than it is killed: it is frozen first.
 fn r13_fork_bomb_without_pid_namespace(t: &Test) {
+    t.needs_controller("pids");
     t.skip_on_peers("the same is tried of ours");
     let mut b = t.busybox();
     // Enough to be a bomb; the machine is shared.
@@ -206,7 +207,7 @@ fn r13_many_processes(t: &Test) {
     let many: usize = if is_whole() { 5000 } else { 500 };
     t.skip_on_peers("the same is tried of ours");
     let mut b = t.busybox();
-    b.set("linux.resources.pids", json!({"limit": many + 10})).no_namespace("pid");
+    b.limit("pids", json!({"limit": many + 10})).no_namespace("pid");
     b.script(&format!("i=0; while [ $i -lt {many} ]; do sleep 1000 & i=$((i+1)); done; wait"));
     let subject = Subject::of(t, b);
     subject.call(&["run", "-d", "-b", subject.bundle.path(), subject.id()]).ok();

@@ -296,9 +296,9 @@ fn describe(bundle: &mut Bundle) {
         .set("process.oomScoreAdj", json!(100))
         .set("process.user", json!({"uid": 0, "gid": 0, "umask": 23, "additionalGids": [7, 8]}))
         .set("linux.sysctl", json!({"kernel.msgmax": "16384"}))
-        .set("linux.resources.pids", json!({"limit": 50}))
-        .set("linux.resources.memory", json!({"limit": 64 << 20}))
-        .set("linux.resources.cpu", json!({"shares": 512}))
+        .limit("pids", json!({"limit": 50}))
+        .limit("memory", json!({"limit": 64 << 20}))
+        .limit("cpu", json!({"shares": 512}))
         .set("linux.seccomp", filter())
         .push("linux.devices", json!({"path": "/dev/thing", "type": "c", "major": 1, "minor": 3}));
     for name in ["shared", "scratch"] {
