@@ -18,7 +18,7 @@ export RUNTIME SHIM TARGET
 # What `corten --version` says it was built from.
 export CORTEN_COMMIT ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 
-.PHONY: help build run test test-unit test-integration lab attacks faults older-kernels fuzz lint install man install-man bench bench-shim soak conformance clean
+.PHONY: help build run test test-unit test-integration test-v2 lab attacks faults older-kernels fuzz lint install man install-man bench bench-shim soak conformance clean
 
 help:
 	@echo 'build              bin/corten and the shim, static and stripped'
@@ -26,6 +26,7 @@ help:
 	@echo 'test               everything, as root; ends with a summary line'
 	@echo 'test-unit          tests inside the crates'
 	@echo 'test-integration   SUITE=name (all suites without), RUNTIME=path or name'
+	@echo 'test-v2            suites on the cgroup v2 tree of a host with v1: SUITE=name'
 	@echo 'lab                the suites under systemd and cgroup v2, in a virtual machine: LAB_SUITES="names", SHELL=1'
 	@echo 'faults             every fault at every point: points tried, failures, leaks'
 	@echo 'attacks            the suite security, every variant, each race over 10^5 swaps'
@@ -55,7 +56,7 @@ run: build
 	@scripts/run-hello
 
 test: | tools
-	@scripts/test unit deny fuzz integration managers lab
+	@scripts/test unit deny fuzz integration v2 managers lab
 
 test-unit: | tools
 	@scripts/test unit
@@ -63,13 +64,17 @@ test-unit: | tools
 test-integration: | tools
 	@scripts/test integration $(SUITE)
 
+# Where /sys/fs/cgroup is cgroup v2 without controllers, as every host with v1 has it.
+test-v2: | tools
+	@scripts/test v2 $(SUITE)
+
 # A Debian 12 without hardware support; scripts/lab --help.
 lab: | tools
 	@scripts/lab $(if $(LAB_SHELL),--shell) $(LAB_SUITES)
 
-# Every point and every race, an hour or two. Tells `N points tried, N failures, N leaks` at its end.
+# Every point and every race, on v1 and on v2, some hours. Tells `N points tried, N failures, N leaks` at its end.
 faults: | tools
-	@CORTEN_FAULTS_STEP=1 scripts/test integration faults
+	@CORTEN_FAULTS_STEP=1 scripts/test integration faults v2 faults
 
 attacks: | tools
 	@CORTEN_ATTACKS_SWAPS=100000 scripts/test integration security

@@ -42,6 +42,17 @@ impl<E: Display> From<E> for Stop {
     }
 }
 
+/// Skips the test where no limits of `controller` can be set.
+///
+/// # Errors
+/// [`Stop::Skip`].
+pub fn needs_controller(controller: &str) -> Verdict {
+    match crate::cgroups::has(controller) {
+        true => Ok(()),
+        false => Err(Stop::Skip(format!("no cgroup controller {controller} here"))),
+    }
+}
+
 /// What a test answers.
 pub type Verdict = Result<(), Stop>;
 

@@ -9,7 +9,7 @@ use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::ttrpc::Code;
 use corten_integration::cgroups;
 use corten_integration::driver::patience;
-use corten_integration::managers::{Stop, Verdict, check, eventually, same};
+use corten_integration::managers::{Stop, Verdict, check, eventually, needs_controller, same};
 use corten_integration::shim::stdio::moment;
 use corten_integration::shim::task::{PATIENCE, refused};
 use corten_integration::shim::{Case, Task, World};
@@ -81,6 +81,7 @@ fn limit(task: &Task) -> String {
 
 /// Update sets a limit that the kernel shows.
 fn update_memory(world: &World) -> Verdict {
+    needs_controller("memory")?;
     let task = world.running("sleep 1000")?;
     for bytes in [67_108_864_u64, 134_217_728] {
         task.client.update(&task.id, &json!({"memory": {"limit": bytes}}))?;
@@ -96,6 +97,7 @@ fn update_memory(world: &World) -> Verdict {
 
 /// Update of a container that is not started yet.
 fn update_before_start(world: &World) -> Verdict {
+    needs_controller("memory")?;
     let task = world.created("sleep 1000")?;
     task.client.update(&task.id, &json!({"memory": {"limit": 67_108_864}}))?;
     same("limit", &limit(&task).as_str(), &"67108864")?;
@@ -105,6 +107,7 @@ fn update_before_start(world: &World) -> Verdict {
 
 /// Resources that are none are refused, and the old ones hold.
 fn update_of_nonsense(world: &World) -> Verdict {
+    needs_controller("memory")?;
     let task = world.running("sleep 1000")?;
     task.client.update(&task.id, &json!({"memory": {"limit": 67_108_864}}))?;
     let answer = task.client.update(&task.id, &json!({"memory": {"limit": "much"}}));
@@ -153,6 +156,7 @@ fn numbers(task: &Task) -> Result<Numbers, Stop> {
 
 /// The numbers of Stats are those of the cgroup's files.
 fn stats_are_true(world: &World) -> Verdict {
+    needs_controller("memory")?;
     let script = "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; echo ready; exec sleep 1000";
     let mut bundle = world.bundle(script);
     bundle.set("linux.resources.memory", json!({"limit": 67_108_864}));
@@ -206,6 +210,7 @@ fn stats_after_the_end(world: &World) -> Verdict {
 const GREEDY: &str = "x=aaaaaaaaaaaaaaaa; while :; do x=$x$x; done";
 
 fn small(world: &World, script: &str) -> Result<Task, Stop> {
+    needs_controller("memory")?;
     let mut bundle = world.bundle(script);
     bundle.set("linux.resources.memory", json!({"limit": 16_777_216, "swap": 16_777_216}));
     let mut task = world.task(bundle)?;
@@ -260,6 +265,7 @@ fn out_of_memory_of_several(world: &World) -> Verdict {
 
 /// A container that ends by itself, or by SIGKILL, is no OOM.
 fn no_false_alarm(world: &World) -> Verdict {
+    needs_controller("memory")?;
     let task = small(world, "exec sleep 1000")?;
     task.start()?;
     task.killed()?;
