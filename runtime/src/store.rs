@@ -34,6 +34,8 @@ const CONFIG: &str = "config.json";
 const CLAIM: Duration = Duration::from_secs(5);
 /// The gate's socket in a container's directory.
 pub const GATE: &str = "gate";
+/// How long a directory may be without its journal before that is no moment of a command any more.
+const MOMENT: Duration = Duration::from_millis(50);
 
 /// The directory with one directory per container.
 #[derive(Debug)]
@@ -264,9 +266,10 @@ impl Dir {
     /// and whose they are is not known any more.
     ///
     /// # Errors
-    /// When there is none, or it is not what we wrote, or not understood.
+    /// [`Error::NotFound`] when the container was deleted meanwhile; when there is no journal, or it
+    /// is not what we wrote, or not understood.
     pub fn read_state(&self) -> Result<State> {
-        let bytes = self.read(JOURNAL)?;
+        let bytes = self.read_journal()?;
         let damaged =
             |why: &str| Error::Failed(format!("read {}: {why}", self.path.join(JOURNAL).display()));
         let json = intact(&bytes).ok_or_else(|| damaged("damaged: the checksum is not its own"))?;
@@ -281,6 +284,26 @@ impl Dir {
             )));
         }
         Ok(state)
+    }
+
+    /// A create that has just begun has no journal yet, a delete in its last step none any more: what
+    /// they do next tells. One that was killed there does nothing next.
+    fn read_journal(&self) -> Result<Vec<u8>> {
+        let end = Instant::now() + MOMENT;
+        loop {
+            match self.read(JOURNAL) {
+                Err(error) if error.errno() == Some(Errno::ENOENT) => {
+                    if !self.is_linked()? {
+                        return Err(Error::NotFound(self.id.clone()));
+                    }
+                    if Instant::now() >= end {
+                        return Err(error);
+                    }
+                }
+                other => return other,
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Keeps the config as it is now: later edits in the bundle change nothing (runtime.md).

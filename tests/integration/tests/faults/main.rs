@@ -32,7 +32,7 @@
 //! | R23 | `seccomp::unknown_words_are_refused`, `seccomp::unknown_names_are_ignored`, `seccomp::errno_ret_of_another_action_is_refused`, `seccomp::large_profile`, `seccomp::notify_metadata_without_path_is_refused`, `seccomp::notify_absent_socket_is_refused` |
 //! | R24 | `faults::stuck::r24_hooks_that_hang`, `faults::stuck::r24_hooks_that_talk`, `faults::stuck::r24_hooks_that_kill_the_runtime`, `hooks::timeout_holds_although_a_child_keeps_the_pipe`, `hooks::failure_by_a_signal_says_so`, `hooks::absent_program_is_an_error` |
 //! | R25 | `faults::races::r25_creates_of_one_id`, `faults::races::r25_creates_of_different_ids`, `lifecycle::one_of_two_creates_wins` |
-//! | R26 | `faults::races::r26_random_schedules`, `state::commands_at_the_same_time`, `state::deletes_at_the_same_time` |
+//! | R26 | `faults::races::r26_random_schedules`, `faults::races::r26_whoever_asks_while_it_is_deleted`, `state::commands_at_the_same_time`, `state::deletes_at_the_same_time` |
 //! | R27 | `faults::races::r27_updates_race_the_exit`, `faults::failing::r15_update_fails`, `cgroups::main::update_that_fails_changes_nothing`, `cgroups::v2::v2_update_that_fails_changes_nothing` |
 //! | R28 | `faults::caller::r28_console_sockets`, `process::console_socket_that_is_absent_fails` |
 //! | R29 | `faults::steps::r29_slow_calls` |

@@ -16,6 +16,7 @@ pub(crate) const TESTS: &[Case] = tests![
     r25_creates_of_one_id,
     r25_creates_of_different_ids,
     r26_random_schedules,
+    r26_whoever_asks_while_it_is_deleted,
     r27_updates_race_the_exit,
 ];
 
@@ -267,6 +268,32 @@ fn at_once(
         return Err(format!("{answers:?} took {took:?}: {words}"));
     }
     Ok((answers, words))
+}
+
+/// Who asks for a container while it is deleted hears of it, or that it does not exist: never of our
+/// files.
+fn r26_whoever_asks_while_it_is_deleted(t: &Test) {
+    let (subject, count) = (sleeper(t), Count::begin());
+    for round in 0..if is_whole() { 1000 } else { 40 } {
+        tally::point(&subject, &format!("asked in delete {round}"), || {
+            let id = subject.id();
+            subject.call(&["create", "-b", subject.bundle.path(), id]).ok();
+            let delete = spawn(&subject, &["delete", "--force", id]);
+            let words =
+                ["state", "kill", "ps", "state", "exec", "list", "state", "pause"].map(|verb| {
+                    let more: &[&str] = if verb == "exec" { &["/probe", "exit", "0"] } else { &[] };
+                    let it: &[&str] = if verb == "list" { &[] } else { &[id] };
+                    subject.call(&[&[verb], it, more].concat()).stderr
+                });
+            delete.wait().ok();
+            match words.iter().find(|words| words.contains("state.json")) {
+                Some(words) => Err(words.clone()),
+                None => Ok(()),
+            }
+        });
+    }
+    subject.end("asked in delete");
+    count.end(t, "questions while it is deleted");
 }
 
 /// An update that races the container's end: it succeeds, or says why, and delete works.
