@@ -78,6 +78,9 @@ impl Cgroup {
         let slice = || end.min(Instant::now() + SLICE);
         let mut round = 0;
         loop {
+            if round == 1 {
+                self.lift_quota();
+            }
             let at_once = self.kill_v2()?;
             // A frozen v1 process dies only when thawed.
             let thawed = self.thaw_tree();
@@ -103,6 +106,19 @@ impl Cgroup {
             signalled?;
             wait_gone(&left, slice())?;
             round += 1;
+        }
+    }
+
+    /// On older kernels a process over its group's quota waits for the next period even to die, which
+    /// takes many of them longer than anybody's patience. Best effort: it is about time only.
+    fn lift_quota(&self) {
+        let Some(group) = self.group_of("cpu") else { return };
+        let (file, none) =
+            if group.is_v2() { ("cpu.max", "max") } else { ("cpu.cfs_quota_us", "-1") };
+        if let Ok(Some(dir)) = group.find()
+            && let Err(errno) = dir.try_write(file, none)
+        {
+            tracing::debug!("write {none:?} to {:?}: {}", dir.path().join(file), errno.desc());
         }
     }
 

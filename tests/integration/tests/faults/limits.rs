@@ -7,7 +7,7 @@ use corten_integration::suite::Case;
 use corten_integration::{Bundle, Test, tests};
 use serde_json::{Value, json};
 
-use crate::subject::Subject;
+use crate::subject::{Subject, eventually};
 use crate::tally::{self, Count, is_whole};
 use crate::tracer::HANG;
 
@@ -15,6 +15,7 @@ pub(crate) const TESTS: &[Case] = tests![
     r19_memory_too_small,
     r20_few_pids,
     r20_little_processor,
+    r20_little_processor_to_die,
     r20_rlimits_of_zero,
     r22_many_of_everything,
     r22_time_is_linear,
@@ -85,6 +86,21 @@ fn r20_little_processor(t: &Test) {
         tried(t, &cpu.to_string(), b);
     }
     count.end(t, "processor limits");
+}
+
+/// Many who share a hundredth of a processor die soon all the same. (Newer kernels, 6.18 is one, let
+/// who dies go over the quota.)
+fn r20_little_processor_to_die(t: &Test) {
+    t.needs_controller("cpu");
+    t.skip_on_peers("wait for the quota");
+    let mut b = t.busybox();
+    b.script("i=0; while [ $i -lt 200 ]; do sleep 1000 & i=$((i+1)); done; wait");
+    let subject = Subject::of(t, b);
+    subject.call(&["run", "-d", "-b", subject.bundle.path(), subject.id()]).ok();
+    eventually("they are there", || subject.processes() > 200);
+    let quota = ["update", "--cpu-quota", "1000", "--cpu-period", "100000", subject.id()];
+    subject.call(&quota).ok();
+    subject.end("many with little processor");
 }
 
 /// They hold for the program; ours are not in the way.
