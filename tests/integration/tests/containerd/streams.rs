@@ -57,9 +57,12 @@ fn large_output(ctr: &Containerd) -> Verdict {
 
 /// What a container writes while nobody reads fills the pipes, then blocks it; nothing is lost.
 fn output_waits_for_a_reader(ctr: &Containerd) -> Verdict {
-    // ctr stops reading at the exit, whatever is still to be read.
-    let script = "seq 300000; touch /done; sleep 2; exit 3";
+    // ctr stops reading at the exit, whatever is still to be read; and the one that started it reads
+    // until it leaves.
+    let script = "until [ -e /go ]; do sleep 0.05; done; \
+                  seq 300000; touch /done; sleep 2; exit 3";
     let container = ctr.background(&[], script)?;
+    container.exec(&[], "touch /go")?;
     std::thread::sleep(Duration::from_millis(500));
     same("not done", &container.exec(&[], "ls /done 2>/dev/null || echo no")?, "no")?;
     let seen = container.task("attach", &[]).code(3)?;

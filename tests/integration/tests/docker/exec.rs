@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use corten_integration::cgroups::is_v2;
 use corten_integration::managers::docker::{Docker, Test, all_capabilities};
 use corten_integration::managers::{Verdict, check, contains, eventually, same};
 
@@ -132,9 +133,12 @@ fn joins_everything(docker: &Docker) -> Verdict {
                   readlink /proc/self/root; cat /proc/self/cgroup | cut -d: -f2- | grep -v -F \
                   \"$(cut -d: -f2- < /proc/1/cgroup)\"; true";
     same("differences", &container.exec(&[], script)?, "/")?;
-    // The group of the process really is the container's: its id is in every path.
+    // The group of the process really is the container's: its id is in every path, or, in the cgroup
+    // namespace that Docker makes on v2, it is the root of what the container sees.
     let groups = container.exec(&[], "cat /proc/self/cgroup")?;
-    let others: Vec<_> = groups.lines().filter(|line| !line.contains(&container.id)).collect();
+    let root = is_v2().then_some("0::/");
+    let own = |line: &&str| line.contains(&container.id) || root == Some(line);
+    let others: Vec<_> = groups.lines().filter(|line| !own(line)).collect();
     same("other groups", &others[..], &[] as &[&str])
 }
 

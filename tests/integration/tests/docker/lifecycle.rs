@@ -290,7 +290,8 @@ pub(crate) fn survives_the_daemon(docker: &mut Docker) -> Verdict {
         "bb",
         "sh",
         "-c",
-        "until [ -e /go ]; do sleep 0.05; done; exit 23",
+        // The exec that made it ends first.
+        "until [ -e /go ]; do sleep 0.05; done; sleep 2; exit 23",
     ];
     docker.ok(&run)?;
     let pid = docker.ok(&["inspect", "-f", "{{.State.Pid}}", name])?;
