@@ -30,7 +30,7 @@ impl Shim {
             })?;
         let is_init = exec_id.is_empty();
         let container = self.container_mut(id)?;
-        container.kill_asked |= is_init && signal == libc::SIGKILL;
+        let to_end_it = is_init && signal == libc::SIGKILL;
         let process = container.process(exec_id)?;
         match process.phase {
             Phase::Creating if signal == libc::SIGKILL => {
@@ -43,6 +43,7 @@ impl Shim {
         }
         let everyone = signal == libc::SIGKILL && !container.own_pid_namespace;
         if is_init && (request.all || (everyone && process.exit.is_none())) {
+            container.kill_asked |= to_end_it;
             let job = Job::of_init(id, Some(reply), Then::Answer);
             self.begin(job, Verb::Kill { signal, all: true }, timeout)?;
             return Ok(None);
@@ -56,7 +57,7 @@ impl Shim {
             });
         };
         match pidfd_send_signal(pidfd, signal) {
-            Ok(()) => {}
+            Ok(()) => container.kill_asked |= to_end_it,
             Err(Errno::ESRCH) => return Err(finished()),
             Err(errno) => {
                 let words = format!("signal {signal} to {id}: {}", errno.desc());
