@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use corten_integration::cgroups::is_v2;
 use corten_integration::driver::patience;
 use corten_integration::managers::command::Run;
 use corten_integration::managers::cri::Cri;
@@ -125,8 +126,15 @@ fn sync_in_the_security_context(cri: &Cri) -> Verdict {
     for part in ["7001", "\n/tmp\ngood day\n", "NoNewPrivs:\t1", "CapBnd:\t0000000000000000"] {
         contains("context", &seen, part)?;
     }
-    for line in std::fs::read_to_string(format!("/proc/{}/cgroup", container.pid()?))?.lines() {
-        contains("cgroup", &container.exec("cat /proc/self/cgroup")?, line)?;
+    // In a cgroup namespace, which containerd makes on v2, the container's group is the root.
+    let pid = container.pid()?;
+    let seen = container.exec("cat /proc/self/cgroup; readlink /proc/self/ns/cgroup")?;
+    if is_v2() {
+        let namespace = std::fs::read_link(format!("/proc/{pid}/ns/cgroup"))?;
+        return same("cgroup", &seen, &format!("0::/\n{}", namespace.display()));
+    }
+    for line in std::fs::read_to_string(format!("/proc/{pid}/cgroup"))?.lines() {
+        contains("cgroup", &seen, line)?;
     }
     Ok(())
 }

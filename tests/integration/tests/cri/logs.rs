@@ -1,7 +1,9 @@
 //! Logs in the CRI's format, which containerd writes from the streams of the shim.
 
 use std::fs;
+use std::time::Duration;
 
+use corten_integration::driver::patience;
 use corten_integration::managers::cri::Cri;
 use corten_integration::managers::cri::pod::parse;
 use corten_integration::managers::{Verdict, check, same};
@@ -59,8 +61,9 @@ fn without_a_newline(cri: &Cri) -> Verdict {
 
 /// What a script that has written much does at last. containerd 1.6 closes its end of the streams
 /// as soon as it hears of the exit, with whatever is still in them, so there it waits a little.
-fn in_time(cri: &Cri) -> &'static str {
-    if cri.major < 2 { "sleep 1" } else { ":" }
+fn in_time(cri: &Cri) -> String {
+    let little = if cri.major < 2 { patience(Duration::from_secs(1)) } else { Duration::ZERO };
+    format!("sleep {}", little.as_secs())
 }
 
 fn big(cri: &Cri) -> Verdict {
