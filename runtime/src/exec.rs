@@ -25,7 +25,7 @@ use crate::process::fds::{self, Inherited};
 use crate::process::lsm::Attributes;
 use crate::process::{self, keyring, oom, sched, tty};
 use crate::program::{Confinement, Program};
-use crate::spawn::{Birth, Child, spawn};
+use crate::spawn::{Birth, Child, reap_strays, spawn};
 use crate::state::{State, Status};
 use crate::store::{Dir, Store};
 use crate::sync::{self, Go, Report, ToInit, ToParent};
@@ -164,7 +164,15 @@ pub fn exec(target: &Target, process: &OciProcess, path: &str, request: Request)
         cgroup: clone_into.as_ref().map(AsFd::as_fd),
         ..Birth::default()
     };
-    let Some(child) = spawn(&birth)? else {
+    let spawned = match spawn(&birth) {
+        Ok(spawned) => spawned,
+        Err(error) => {
+            drop((to_child, to_parent));
+            reap_strays();
+            return Err(error);
+        }
+    };
+    let Some(child) = spawned else {
         let seats = if apart {
             // Closed, with much else whose owners stay asleep in this process.
             std::mem::forget((to_child, seats));

@@ -11,12 +11,13 @@
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::Mode;
-use nix::sys::wait::waitpid;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::error::{Doing, Error, Result};
@@ -143,6 +144,9 @@ impl Back {
     }
 }
 
+/// How long a process that nobody talks to may take to end.
+const STRAYS: Duration = Duration::from_secs(1);
+
 /// The middle process's exit status when it has reported an error.
 const MIDDLE_FAILED: i32 = 1;
 
@@ -192,10 +196,30 @@ fn through_middle(birth: &Birth<'_>) -> Result<Option<Child>> {
         (Ok(pid), Some(pidfd)) => {
             Ok(Some(Child { pid: Pid::from_raw(i32::from_ne_bytes(pid)), pidfd }))
         }
-        _ if message.is_empty() => Err(Error::sys("join the user namespace", Errno::ECHILD)),
+        _ if message.is_empty() => {
+            let words = "the process that was to enter the container's namespaces was killed";
+            Err(Error::Failed(words.to_owned()))
+        }
         _ => {
             let words = String::from_utf8_lossy(message);
             Err(Error::Failed(words.trim_start_matches("error: ").to_owned()))
+        }
+    }
+}
+
+/// Waits for what a spawn that failed may have left. A middle process that was killed may have made its
+/// child and not told of it, which is ours to wait for all the same: unreaped it would hold up the end of
+/// the pid namespace that it is in. It ends by itself, as its end of our conversation is closed.
+pub fn reap_strays() {
+    let end = Instant::now() + STRAYS;
+    loop {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) if Instant::now() < end => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return,
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return tracing::debug!("wait for what was left: {}", errno.desc()),
         }
     }
 }

@@ -1,10 +1,14 @@
 //! R1 to R5: killed at every call, the init at each of its own. Whatever a command was doing, and whichever of its processes is
 //! killed: `delete --force` then returns 0 and leaves nothing, and the id can be used again.
 
+use std::process::Command;
+
 use corten_integration::driver::wait_until;
 use corten_integration::suite::Case;
 use corten_integration::{Test, tests};
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use syscalls::Sysno;
 
 use crate::failing::said;
@@ -28,6 +32,7 @@ pub(crate) const TESTS: &[Case] = tests![
     r5_init_killed_fails_the_create,
     r5_init_killed_fails_the_start,
     r5_init_that_lets_nobody_in_fails_the_start,
+    r5_middle_of_an_exec_killed,
 ];
 
 /// Kills the command at a part of its points, the init's included (R5).
@@ -168,4 +173,26 @@ fn r5_init_that_lets_nobody_in_fails_the_start(t: &Test) {
     start.signal(Signal::SIGCONT);
     start.wait().fails_with(1).says("died before it was ready");
     subject.end("an init that lets nobody in");
+}
+
+/// The process that enters the namespaces is killed when it has made the one that is to run, and has
+/// not told of it, as the end of the container's v2 group does it: nobody is left for whoever called
+/// us to wait for, which the end of the pid namespace would wait for too.
+fn r5_middle_of_an_exec_killed(t: &Test) {
+    if Command::new("strace").arg("-V").output().is_err() {
+        t.skip("no strace");
+    }
+    let subject = Subject::new(t);
+    subject.reach(Life::Running);
+    let exec = t.command(&["exec", subject.id(), "/probe", "exit", "0"]);
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=sendmsg"]);
+    strace.args(["-e", "inject=sendmsg:signal=SIGKILL:when=1"]);
+    // Not by the driver, which waits for what is left.
+    let out = strace.arg(exec.get_program()).args(exec.get_args()).output().expect("run strace");
+    let left = waitid(Id::All, WaitPidFlag::WNOHANG | WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT);
+    assert!(!out.status.success(), "{out:?}");
+    assert!(String::from_utf8_lossy(&out.stderr).contains("was killed"), "{out:?}");
+    assert!(matches!(left, Err(Errno::ECHILD) | Ok(WaitStatus::StillAlive)), "{left:?} is left");
+    subject.end("a killed process in the middle");
 }

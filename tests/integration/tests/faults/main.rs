@@ -11,7 +11,7 @@
 //! | R2 | `faults::killed::r2_start_killed`, `faults::steps::r2_steps_of_start`, `state::killed_start_is_deletable` |
 //! | R3 | `faults::killed::r3_delete_killed`, `faults::killed::r3_force_killed`, `faults::steps::r3_steps_of_delete`, `hooks::poststop_runs_once` |
 //! | R4 | `faults::killed::r4_exec_killed`, `faults::killed::r4_exec_detached_killed`, `faults::killed::r4_run_killed`, `faults::killed::r4_kill_killed`, `faults::killed::r4_pause_and_resume_killed`, `faults::killed::r4_update_killed`, `faults::steps::r4_steps_of_exec`, `faults::steps::r4_steps_of_update_and_pause` |
-//! | R5 | `faults::killed::r5_init_killed_fails_the_create`, `faults::killed::r5_init_killed_fails_the_start`, `faults::killed::r5_init_that_lets_nobody_in_fails_the_start`, `faults::killed::r1_create_killed` |
+//! | R5 | `faults::killed::r5_init_killed_fails_the_create`, `faults::killed::r5_init_killed_fails_the_start`, `faults::killed::r5_init_that_lets_nobody_in_fails_the_start`, `faults::killed::r5_middle_of_an_exec_killed`, `faults::killed::r1_create_killed` |
 //! | R6 | `faults::disk::r6_no_space`, `faults::disk::r6_no_inodes`, `faults::disk::r6_full_while_it_lives`, `faults::disk::r6_read_only_while_it_lives`, `state::unwritable_root_fails_cleanly` |
 //! | R7 | `faults::journal::r7_cut_anywhere`, `faults::journal::r7_bits_turned`, `faults::journal::r7_members_changed`, `faults::journal::r7_directories_damaged`, `faults::journal::r7_of_another_user`, `faults::journal::r7_the_others_are_listed`, `state::broken_journal_is_deletable` |
 //! | R8 | `faults::journal::r8_a_pid_that_is_used_again`, `state::reused_pid_is_stopped`, `state::reused_pid_is_never_signalled` |
