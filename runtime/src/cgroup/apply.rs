@@ -232,12 +232,13 @@ fn apply_v1_devices(dir: &Dir, rules: &super::devices::Rules) -> Result<()> {
     } else {
         ["devices.deny", "devices.allow"]
     };
+    let lines = exceptions.lines();
     dir.write(default, "a")?;
-    if !exceptions.lines.is_empty() {
+    if !lines.is_empty() {
         let path = || dir.path().join(other);
         let file =
             dir.file(other, nix::fcntl::OFlag::O_WRONLY).doing(|| format!("open {:?}", path()))?;
-        for line in &exceptions.lines {
+        for line in &lines {
             write_all(&file, line).doing(|| format!("write {line:?} to {:?}", path()))?;
         }
     }
@@ -246,15 +247,14 @@ fn apply_v1_devices(dir: &Dir, rules: &super::devices::Rules) -> Result<()> {
         // The exceptions to an allow are not shown.
         list.trim_end() == "a *:* rwm"
     } else {
-        list.lines().count() == exceptions.lines.len()
-            && list.lines().all(|line| exceptions.lines.iter().any(|ours| ours == line))
+        list.lines().count() == lines.len()
+            && list.lines().all(|line| lines.iter().any(|ours| ours == line))
     };
     if same {
         return Ok(());
     }
     Err(Error::Failed(format!(
-        "the kernel's device rules {list:?} of {:?} are not what was asked for, {:?}",
-        dir.path(),
-        exceptions.lines
+        "the kernel's device rules {list:?} of {:?} are not what was asked for, {lines:?}",
+        dir.path()
     )))
 }

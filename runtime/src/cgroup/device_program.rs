@@ -253,7 +253,7 @@ mod tests {
             if let Ok(exceptions) = list.exceptions() {
                 // The kernel's reading: an exception that covers the device and the access.
                 let (own, letter) = (if char { "c" } else { "b" }, match bit { 1 => 'm', 2 => 'r', _ => 'w' });
-                let excepted = exceptions.lines.iter().any(|line| {
+                let excepted = exceptions.lines().iter().any(|line| {
                     let parts: Vec<&str> = line.split([' ', ':']).collect();
                     let number = |text: &str, n: u32| text == "*" || text == n.to_string();
                     parts[0] == own && number(parts[1], major) && number(parts[2], minor)

@@ -125,13 +125,22 @@ pub struct Rules {
     pub rules: Vec<Rule>,
 }
 
-/// What a v1 devices group is told: the default, then the exceptions to it.
+/// The rules as a default and the exceptions to it, whose order does not matter: what a v1 devices
+/// group is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exceptions {
     /// The default.
     pub default_allow: bool,
+    /// To which devices which accesses are allowed, or denied when the default is to allow; each
+    /// is there once.
+    pub list: Vec<(Device, Access)>,
+}
+
+impl Exceptions {
     /// Lines of `devices.allow`, or of `devices.deny` when the default is to allow.
-    pub lines: Vec<String>,
+    pub fn lines(&self) -> Vec<String> {
+        self.list.iter().map(|(device, access)| format!("{device} {access}")).collect()
+    }
 }
 
 /// The node's path (a device of the configuration at the same path replaces the rule too), its
@@ -180,7 +189,7 @@ impl Rules {
         self.default_allow && self.rules.is_empty()
     }
 
-    /// What the v1 files can be told.
+    /// What can be said without an order.
     ///
     /// # Errors
     /// A rule that takes some devices out of an earlier wildcard, with its JSON path.
@@ -214,9 +223,8 @@ impl Rules {
                 }
             }
         }
-        let said = kept.iter().filter(|(_, access)| access.0 != 0);
-        let lines = said.map(|(device, access)| format!("{device} {access}")).collect();
-        Ok(Exceptions { default_allow: self.default_allow, lines })
+        kept.retain(|(_, access)| access.0 != 0);
+        Ok(Exceptions { default_allow: self.default_allow, list: kept })
     }
 
     /// What the list says about one request: the meaning that both translations must keep.
@@ -322,7 +330,7 @@ mod tests {
         let exceptions = list.exceptions().unwrap();
         assert!(!exceptions.default_allow);
         assert_eq!(
-            exceptions.lines,
+            exceptions.lines(),
             [
                 "c 1:3 rwm",
                 "c 1:8 rwm",
