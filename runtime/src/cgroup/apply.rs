@@ -65,7 +65,9 @@ impl Cgroup {
                 Ok(())
             }
             Version::V2 => match self.v2() {
-                Some(group) => device_program::attach(group.dir()?, rules),
+                // What is there is systemd's, which keeps its own hold of it.
+                Some(group) if plan.unit.is_some() => device_program::add(group.dir()?, rules),
+                Some(group) => device_program::replace(group.dir()?, rules),
                 None => Ok(()),
             },
         };

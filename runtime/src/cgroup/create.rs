@@ -83,7 +83,7 @@ impl Cgroup {
             refuse_processes(group)?;
         }
         let placeholder = systemd::Placeholder::new()?;
-        unit.start(placeholder.pid, &plan.resources)?;
+        unit.start(placeholder.pid, &plan.resources, plan.devices.as_ref())?;
         let placed = self.take_unit(placeholder.pid, plan);
         match placed {
             Ok(()) => self.placeholder = Some(placeholder),

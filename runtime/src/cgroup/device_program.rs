@@ -6,6 +6,8 @@
 //! replaced in one step, so that no moment is without a filter; an old kernel gets the new program
 //! beside the old one first (all attached programs must agree), then loses the old one.
 
+use std::os::fd::{AsFd, OwnedFd};
+
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -90,15 +92,21 @@ fn compile_rule(program: &mut Vec<u64>, rule: &Rule) {
     }
 }
 
-/// Puts the rules on a cgroup v2 directory, in place of what we put there before.
+/// Puts the rules on a cgroup v2 directory, beside what others have put there.
 ///
 /// # Errors
 /// The errno of loading or attaching: `EPERM` without `CAP_BPF` or `CAP_SYS_ADMIN`.
-pub fn attach(dir: &Dir, rules: &Rules) -> Result<()> {
-    let at = || format!("attach a device program to {:?}", dir.path());
-    // E2BIG is the kernel's verdict on thousands of rules.
-    let program = load(&compile(rules))
-        .doing(|| format!("load a device program of {} rules", rules.rules.len()))?;
+pub fn add(dir: &Dir, rules: &Rules) -> Result<()> {
+    bpf::attach_device_program(dir, &load(rules)?, None).doing(|| attaching(dir))
+}
+
+/// Puts the rules on a cgroup v2 directory, in place of what we put there before.
+///
+/// # Errors
+/// As [`add`].
+pub fn replace(dir: &Dir, rules: &Rules) -> Result<()> {
+    let at = || attaching(dir);
+    let program = load(rules)?;
     let mut old = Vec::new();
     for id in bpf::device_programs(dir).doing(at)? {
         match bpf::program_by_id(id) {
@@ -109,7 +117,7 @@ pub fn attach(dir: &Dir, rules: &Rules) -> Result<()> {
         }
     }
     if let [only] = old.as_slice() {
-        match bpf::attach_device_program(dir, &program, Some(std::os::fd::AsFd::as_fd(only))) {
+        match bpf::attach_device_program(dir, &program, Some(only.as_fd())) {
             // Linux before 5.6.
             Err(Errno::EINVAL) => {}
             other => return other.doing(at),
@@ -123,7 +131,17 @@ pub fn attach(dir: &Dir, rules: &Rules) -> Result<()> {
     Ok(())
 }
 
-fn load(program: &[u64]) -> Result<std::os::fd::OwnedFd, Errno> {
+fn attaching(dir: &Dir) -> String {
+    format!("attach a device program to {:?}", dir.path())
+}
+
+fn load(rules: &Rules) -> Result<OwnedFd> {
+    // E2BIG is the kernel's verdict on thousands of rules.
+    load_program(&compile(rules))
+        .doing(|| format!("load a device program of {} rules", rules.rules.len()))
+}
+
+fn load_program(program: &[u64]) -> Result<OwnedFd, Errno> {
     let first = bpf::load_device_program(program, c"Apache-2.0");
     if first.as_ref().err() != Some(&Errno::EPERM) {
         return first;
@@ -175,6 +193,7 @@ mod tests {
     use super::machine::run;
     use super::*;
     use crate::cgroup::devices::Kind;
+    use crate::cgroup::systemd::allow_list;
     use oci_spec::runtime::LinuxDeviceCgroup;
     use proptest::prelude::*;
 
@@ -260,6 +279,48 @@ mod tests {
                         && parts[3].contains(letter)
                 });
                 prop_assert_eq!(excepted != exceptions.default_allow, list.allows(kind, major, minor, bit));
+            }
+        }
+    }
+
+    /// systemd's reading: one entry that has the device and all of the accesses.
+    fn by_systemd(
+        list: &[(String, Access)],
+        kind: Kind,
+        major: u32,
+        minor: u32,
+        access: u8,
+    ) -> bool {
+        let kind = if kind == Kind::Char { "char" } else { "block" };
+        let names = [
+            format!("{kind}-*"),
+            format!("{kind}-{major}"),
+            format!("/dev/{kind}/{major}:{minor}"),
+        ];
+        list.iter().any(|(node, allowed)| names.contains(node) && access & !allowed.bits() == 0)
+    }
+
+    proptest! {
+        #[test]
+        fn systemd_is_told_the_same_or_nothing(
+            mut rules in prop::collection::vec(rule(), 0..6),
+            allows: bool, char: bool, access in 1_u8..8,
+            major in prop::sample::select(vec![0_u32, 1, 2, 3, 5, 10, 136]),
+            minor in prop::sample::select(vec![0_u32, 1, 2, 3, 8, 200]),
+        ) {
+            if allows {
+                for rule in &mut rules {
+                    let minor = rule.major().and(rule.minor());
+                    rule.set_allow(true).set_minor(minor);
+                }
+            }
+            let (kind, ours) =
+                (if char { Kind::Char } else { Kind::Block }, Rules::new(&rules, &[]).unwrap());
+            let list = allow_list::list(&ours);
+            prop_assert!(list.is_some() || !allows || ours.default_allow);
+            if let Some(list) = list {
+                let expected = ours.allows(kind, major, minor, access);
+                prop_assert_eq!(by_systemd(&list, kind, major, minor, access), expected, "{:?}", list);
             }
         }
     }

@@ -3,9 +3,10 @@
 //! The rules apply in order and the last one that speaks about a device and an access decides.
 //! After the user's rules come runc's default ones, which managers rely on: making any node, and
 //! using the harmless devices that every container has. With no rule at all everything else is
-//! denied. cgroup v2 gets the list as a BPF program ([`super::device_program`]); the v1 files know
-//! only a default and exceptions to it, so what they can't say (a hole in a wildcard) is an error
-//! there, never a silent allow.
+//! denied. cgroup v2 gets the list as a BPF program ([`super::device_program`]). The v1 files and
+//! systemd's `DeviceAllow` ([`super::systemd::allow_list`]) know only a default and exceptions to it:
+//! what they can't say (a hole in a wildcard) is an error on v1, and systemd is told nothing then;
+//! it is never a silent allow.
 
 use std::collections::HashMap;
 use std::fmt::{self, Write as _};
@@ -51,6 +52,11 @@ impl Access {
         self.0
     }
 
+    /// What either allows.
+    pub(super) fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
     fn has(self, other: Self) -> bool {
         other.0 & !self.0 == 0
     }
@@ -84,7 +90,7 @@ pub struct Device {
 
 impl Device {
     /// Whether every device of `other` is one of `self`.
-    fn covers(&self, other: &Self) -> bool {
+    pub(super) fn covers(&self, other: &Self) -> bool {
         let part = |mine: Option<u32>, its: Option<u32>| mine.is_none() || mine == its;
         self.kind == other.kind && part(self.major, other.major) && part(self.minor, other.minor)
     }
@@ -126,7 +132,7 @@ pub struct Rules {
 }
 
 /// The rules as a default and the exceptions to it, whose order does not matter: what a v1 devices
-/// group is told.
+/// group and systemd are told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exceptions {
     /// The default.

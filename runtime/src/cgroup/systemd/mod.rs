@@ -6,13 +6,15 @@
 //! forked it, and systemd takes an empty scope away: a runtime killed at any moment leaves no unit.
 //!
 //! Limits are written twice: as properties, because systemd writes all of them again on
-//! `daemon-reload`, and to the files, because only they have every limit, to the byte. The devices
-//! are left to our own program, which stays attached beside whatever systemd attaches.
+//! `daemon-reload`, and to the files, because only they have every limit, to the byte. The device
+//! rules are a property where they are a list of what is allowed ([`allow_list`]); the wall is our
+//! own program, which stays attached beside whatever systemd attaches.
 //!
 //! Threats: another unit of the same name taken over or stopped (a unit that is active is refused);
 //! a process that is not where systemd says (read back from /proc); a systemd that doesn't answer
 //! (every conversation has a deadline). Only cgroup v2: see `docs/adr/0009-systemd-scopes.md`.
 
+pub(crate) mod allow_list;
 mod annotations;
 mod bus;
 mod names;
@@ -32,6 +34,7 @@ use self::bus::{Bus, Refused, ask};
 pub(super) use self::placeholder::Placeholder;
 use self::value::Properties;
 pub(crate) use self::value::Value;
+use super::devices::Rules;
 use crate::error::{Doing, Error, Result};
 use crate::host;
 
@@ -88,7 +91,12 @@ impl Plan {
     }
 
     /// Starts the unit with `pid` in it.
-    pub(super) fn start(&self, pid: Pid, resources: &LinuxResources) -> Result<()> {
+    pub(super) fn start(
+        &self,
+        pid: Pid,
+        resources: &LinuxResources,
+        devices: Option<&Rules>,
+    ) -> Result<()> {
         let mut wanted = vec![
             ("Description".to_owned(), Value::Text(format!("corten container {}", self.id))),
             ("Slice".to_owned(), Value::Text(self.slice.clone())),
@@ -102,11 +110,20 @@ impl Plan {
             wanted.push((format!("{kind}Accounting"), Value::Flag(true)));
         }
         ask(self.unit.user, |bus| {
-            let mut wanted = wanted.clone();
-            wanted.extend(properties::of(resources, bus.version()?)?);
+            let (mut wanted, version) = (wanted.clone(), bus.version()?);
+            wanted.extend(properties::of(resources, version)?);
+            wanted.extend(self.devices(devices, version));
             wanted.extend(self.extra.iter().cloned());
             self.start_on(bus, pid, &wanted)
         })
+    }
+
+    /// A user's manager may not attach programs (it takes the properties and does nothing), and who
+    /// asks for a policy by annotation gets that one alone.
+    fn devices(&self, rules: Option<&Rules>, version: u32) -> Properties {
+        let asked = self.extra.iter().any(|(name, _)| name == "DevicePolicy");
+        let rules = rules.filter(|_| !self.unit.user && !asked);
+        rules.map(|rules| allow_list::properties(rules, version)).unwrap_or_default()
     }
 
     fn start_on(&self, bus: &mut Bus, pid: Pid, wanted: &Properties) -> Result<()> {

@@ -23,6 +23,7 @@ pub(crate) enum Value {
     ULong(u64),
     Bytes(Vec<u8>),
     Numbers(Vec<u32>),
+    Pairs(Vec<(String, String)>),
 }
 
 impl Signature for Value {
@@ -58,6 +59,7 @@ impl Marshal for Value {
             Self::ULong(value) => value.marshal_as_variant(context),
             Self::Bytes(value) => value.marshal_as_variant(context),
             Self::Numbers(value) => value.marshal_as_variant(context),
+            Self::Pairs(value) => value.marshal_as_variant(context),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The systemd cgroup driver, seen with systemctl and in the files. Needs systemd as PID 1 and
 //! cgroup v2 alone: `make lab LAB_SUITES=systemd`.
 
+mod devices;
 mod scopes;
 mod user;
 
@@ -11,7 +12,7 @@ use std::process::{Command, ExitCode};
 use corten_integration::{Test, cgroups, suite};
 
 fn main() -> ExitCode {
-    suite(&[scopes::CASES, user::CASES].concat())
+    suite(&[scopes::CASES, devices::CASES, user::CASES].concat())
 }
 
 /// Skips where systemd does not run.

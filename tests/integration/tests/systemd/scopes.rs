@@ -33,12 +33,12 @@ pub(crate) const CASES: &[Case] = tests![
     a_systemd_that_executes_itself_anew_is_waited_for,
 ];
 
-fn scope(b: &Bundle) -> String {
+pub(crate) fn scope(b: &Bundle) -> String {
     format!("test-{}.scope", b.id)
 }
 
 /// A bundle in a slice of the tests.
-fn bundle(t: &Test) -> Bundle {
+pub(crate) fn bundle(t: &Test) -> Bundle {
     need(t);
     let mut b = t.bundle();
     b.set("linux.cgroupsPath", json!(format!("corten-test.slice:test:{}", b.id)));
@@ -54,7 +54,7 @@ fn file(b: &Bundle, name: &str) -> String {
     fs::read_to_string(directory(b).join(name)).unwrap().trim_end().to_owned()
 }
 
-fn create(t: &Test, b: &Bundle) {
+pub(crate) fn create(t: &Test, b: &Bundle) {
     b.write();
     t.call(&["--systemd-cgroup", "create", "--bundle", b.path(), &b.id]).ok();
 }
@@ -64,7 +64,7 @@ fn create_fails(t: &Test, b: &Bundle, words: &str) {
     t.call(&["--systemd-cgroup", "create", "--bundle", b.path(), &b.id]).fails().says(words);
 }
 
-fn check_gone(t: &Test, b: &Bundle) {
+pub(crate) fn check_gone(t: &Test, b: &Bundle) {
     let unit = scope(b);
     assert!(is_gone(&unit), "{}", systemctl(&["show", &unit]));
     assert!(!directory(b).exists());

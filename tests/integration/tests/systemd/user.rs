@@ -174,6 +174,8 @@ fn rootless_container_is_a_scope_of_its_manager(t: &Test) {
     assert_eq!(property(t, &b, "Delegate"), "yes");
     assert_eq!(property(t, &b, "MemoryMax"), "67108864");
     assert_eq!(property(t, &b, "TasksMax"), "20");
+    // A user's manager would do nothing about it.
+    assert_eq!(property(t, &b, "DevicePolicy"), "auto");
     check_limits(t, &b);
     // The placeholder has gone.
     assert_eq!(file(t, &b, "cgroup.procs"), t.pid(&b.id).to_string());
