@@ -100,6 +100,8 @@ fn container_is_a_scope(docker: &Docker) -> Verdict {
             ("MemoryMax", "67108864"),
             ("TasksMax", "50"),
             ("CPUQuotaPerSecUSec", "500ms"),
+            // Docker's rules are a list of what is allowed.
+            ("DevicePolicy", "strict"),
         ],
     )?;
     container.does("kill")?;
