@@ -18,8 +18,8 @@
 //! | R9 | `faults::journal::r9_after_a_reboot`, `state::another_boot_is_stopped` |
 //! | R10 | `faults::journal::r10_groups_removed_by_others`, `faults::journal::r10_moved_to_another_group`, `faults::journal::r10_a_group_that_was_there_can_be_used_again` |
 //! | R11 | `faults::stuck::r11_frozen_container`, `faults::stuck::r11_frozen_group_below`, `faults::stuck::r11_frozen_group_above`, `lifecycle::a_paused_container_can_be_killed`, `exec::exec_in_a_paused_container_is_refused` |
-//! | R12 | `faults::stuck::r12_many_zombies`, `faults::stuck::r12_many_groups_below`, `cgroups::main::delete_removes_sub_cgroups` |
-//! | R13 | `faults::stuck::r13_fork_bomb_without_pid_namespace`, `faults::stuck::r13_many_processes`, `cgroups::v2::v2_kill_ends_a_fork_bomb` |
+//! | R12 | `faults::stuck::r12_many_zombies`, `faults::stuck::r12_many_groups_below`, `cgroups::groups::delete_removes_sub_cgroups` |
+//! | R13 | `faults::stuck::r13_fork_bomb_without_pid_namespace`, `faults::stuck::r13_many_processes`, `cgroups::v2_groups::v2_kill_ends_a_fork_bomb` |
 //! | R14 | `faults::stuck::r14_a_program_that_never_ends`, `faults::stuck::r14_a_create_that_never_ends` |
 //! | R15 | `faults::failing::r15_create_fails`, `faults::failing::r15_create_with_a_user_namespace_fails`, `faults::failing::r15_run_fails`, `faults::failing::r15_start_fails`, `faults::failing::r15_exec_fails`, `faults::failing::r15_exec_detached_fails`, `faults::failing::r15_kill_fails`, `faults::failing::r15_pause_and_resume_fail`, `faults::failing::r15_update_fails`, `faults::failing::r15_delete_fails`, `faults::failing::r15_force_fails`, `faults::failing::r15_state_list_and_ps_fail`, `faults::failing::r15_closing_fails`, `faults::failing::r15_delete_of_a_running_container_fails`; ENOSYS: `security::without::the_same_or_refused` |
 //! | R16 | `faults::caller::r16_few_descriptors`, `faults::caller::r16_little_address_space`, `faults::caller::r16_few_processes`, `cli::p14_no_standard_streams` |
@@ -33,7 +33,7 @@
 //! | R24 | `faults::stuck::r24_hooks_that_hang`, `faults::stuck::r24_hooks_that_talk`, `faults::stuck::r24_hooks_that_kill_the_runtime`, `hooks::timeout_holds_although_a_child_keeps_the_pipe`, `hooks::failure_by_a_signal_says_so`, `hooks::absent_program_is_an_error` |
 //! | R25 | `faults::races::r25_creates_of_one_id`, `faults::races::r25_creates_of_different_ids`, `lifecycle::one_of_two_creates_wins` |
 //! | R26 | `faults::races::r26_random_schedules`, `faults::races::r26_whoever_asks_while_it_is_deleted`, `state::commands_at_the_same_time`, `state::deletes_at_the_same_time` |
-//! | R27 | `faults::races::r27_updates_race_the_exit`, `faults::failing::r15_update_fails`, `cgroups::main::update_that_fails_changes_nothing`, `cgroups::v2::v2_update_that_fails_changes_nothing` |
+//! | R27 | `faults::races::r27_updates_race_the_exit`, `faults::failing::r15_update_fails`, `cgroups::update::update_that_fails_changes_nothing`, `cgroups::v2_limits::v2_update_that_fails_changes_nothing` |
 //! | R28 | `faults::caller::r28_console_sockets`, `process::console_socket_that_is_absent_fails` |
 //! | R29 | `faults::steps::r29_slow_calls` |
 //! | R30 | `cli::systemd_cgroup_without_systemd_says_so`, `systemd::scopes::a_create_that_is_killed_leaves_no_unit`, `systemd::user::rootless_without_a_manager_is_told_so`, `systemd::scopes::a_systemd_that_executes_itself_anew_is_waited_for`; one that is silent: unit tests of `cgroup/systemd/bus.rs` |
