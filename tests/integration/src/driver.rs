@@ -201,10 +201,11 @@ impl Running {
             match self.child.try_wait().expect("wait for a command") {
                 Some(status) => break status,
                 None if start.elapsed() > deadline() => {
+                    let all = crate::oracle::where_all_are();
                     self.child.kill().expect("kill a command that hangs");
                     self.child.wait().expect("wait for a killed command");
                     let err = fs::read_to_string(&self.err).unwrap_or_default();
-                    panic!("`{}` did not end within {:?}: {err}", self.line, deadline());
+                    panic!("`{}` did not end within {:?}: {err}\n{all}", self.line, deadline());
                 }
                 None => {
                     reaper::reap();

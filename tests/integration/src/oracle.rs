@@ -104,19 +104,7 @@ impl Oracle {
     fn survivors(&self) -> Vec<Process> {
         reap();
         let all = processes();
-        let mut family = BTreeSet::from([std::process::id() as i32]);
-        loop {
-            let before = family.len();
-            family.extend(
-                all.iter()
-                    .filter(|p| family.contains(&p.parent))
-                    .map(|p| p.pid)
-                    .collect::<Vec<_>>(),
-            );
-            if family.len() == before {
-                break;
-            }
-        }
+        let family = descendants(&all);
         let me = std::process::id() as i32;
         let ours =
             |p: &Process| p.pid != me && (family.contains(&p.pid) || p.cgroup.contains(&self.tag));
@@ -164,6 +152,39 @@ impl Process {
         let words = fs::read(format!("/proc/{}/cmdline", self.pid)).unwrap_or_default();
         let words = String::from_utf8_lossy(&words).replace('\0', " ");
         format!("process {} (parent {}) {} {words}", self.pid, self.parent, self.name)
+    }
+}
+
+/// What each of our descendants does now, for a command that hangs.
+pub fn where_all_are() -> String {
+    let all = processes();
+    let family = descendants(&all);
+    let tell = |process: &Process| {
+        let read = |name| fs::read_to_string(format!("/proc/{}/{name}", process.pid));
+        let read = |name| read(name).unwrap_or_default();
+        let state = read("status").lines().nth(2).unwrap_or_default().to_owned();
+        format!(
+            "{}\n{state}\n{}{}{}",
+            process.line(),
+            read("syscall"),
+            read("stack"),
+            process.cgroup
+        )
+    };
+    all.iter().filter(|it| family.contains(&it.pid)).map(tell).collect::<Vec<_>>().join("\n")
+}
+
+/// The harness and those below it.
+fn descendants(all: &[Process]) -> BTreeSet<i32> {
+    let mut family = BTreeSet::from([std::process::id() as i32]);
+    loop {
+        let before = family.len();
+        let more: Vec<_> =
+            all.iter().filter(|p| family.contains(&p.parent)).map(|p| p.pid).collect();
+        family.extend(more);
+        if family.len() == before {
+            return family;
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use nix::errno::Errno;
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 thread_local! {
@@ -28,19 +28,25 @@ pub fn disown(pid: i32) {
 
 /// Waits for all dead children that aren't commands.
 pub fn reap() {
-    let peek = WaitPidFlag::WNOHANG | WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
-    while let Ok(status) = waitid(Id::All, peek) {
-        let Some(pid) = status.pid() else { return };
+    for pid in children() {
         if COMMANDS.with(|all| all.borrow().contains(&pid.as_raw())) {
-            return;
+            continue;
         }
         let code = match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
             Ok(WaitStatus::Exited(_, code)) => code,
             Ok(WaitStatus::Signaled(_, signal, _)) => 128 + signal as i32,
-            _ => return,
+            _ => continue,
         };
         ENDED.with(|ended| ended.borrow_mut().insert(pid.as_raw(), code));
     }
+}
+
+/// Those of all our threads (proc_pid_task(5)).
+fn children() -> Vec<Pid> {
+    let threads = std::fs::read_dir("/proc/self/task").expect("list our threads").flatten();
+    let lists = threads.map(|thread| std::fs::read_to_string(thread.path().join("children")));
+    let words: String = lists.flatten().collect();
+    words.split_whitespace().filter_map(|pid| pid.parse().ok()).map(Pid::from_raw).collect()
 }
 
 /// The exit code of a process that was left to us, 128 + n after a signal; `None` while it runs.

@@ -135,12 +135,14 @@ type Answer = (&'static str, bool, String);
 
 /// What is between two states: a create that `delete --force` finds under way fails and takes back
 /// what it has made, and whoever asks meanwhile is told "creating"; a delete ends the init first, and
-/// whoever asks then is told "stopped"; with `--force` it also thaws it, and overtakes a pause.
+/// whoever asks then is told "stopped"; with `--force` it also thaws it, overtakes a pause, and another
+/// pause may stop what it is about to end.
 fn is_between(answer: &Answer, all: &[&'static str]) -> bool {
     let overtaken = answer.0 == "create" && !answer.1 && all.contains(&"force");
     let deletes = all.contains(&"force") || all.contains(&"delete");
     overtaken
         || (answer.2 == "creating" && all.contains(&"create"))
+        || (answer.0 == "pause" && answer.1 && all.contains(&"force"))
         || (answer.2 == "stopped" && deletes)
         || (["paused", "running", "created"].contains(&&*answer.2) && all.contains(&"force"))
 }
@@ -192,7 +194,8 @@ fn r26_random_schedules(t: &Test) {
         tally::point(&subject, &format!("schedule {round}"), || {
             let commands: Vec<_> =
                 (0..1 + dice.roll(5)).map(|_| COMMANDS[dice.roll(COMMANDS.len())]).collect();
-            let (answers, words) = at_once(&subject, &commands)?;
+            let (answers, words) =
+                at_once(&subject, &commands).map_err(|words| format!("{commands:?}: {words}"))?;
             let mut answers = answers;
             answers.retain(|answer| !is_between(answer, &commands));
             let mut after = orders(&states, &answers);
