@@ -135,14 +135,12 @@ type Answer = (&'static str, bool, String);
 
 /// What is between two states: a create that `delete --force` finds under way fails and takes back
 /// what it has made, and whoever asks meanwhile is told "creating"; a delete ends the init first, and
-/// whoever asks then is told "stopped"; with `--force` it also thaws it, overtakes a pause, and another
-/// pause may stop what it is about to end.
+/// whoever asks then is told "stopped"; with `--force` it also thaws it, and overtakes a pause.
 fn is_between(answer: &Answer, all: &[&'static str]) -> bool {
     let overtaken = answer.0 == "create" && !answer.1 && all.contains(&"force");
     let deletes = all.contains(&"force") || all.contains(&"delete");
     overtaken
         || (answer.2 == "creating" && all.contains(&"create"))
-        || (answer.0 == "pause" && answer.1 && all.contains(&"force"))
         || (answer.2 == "stopped" && deletes)
         || (["paused", "running", "created"].contains(&&*answer.2) && all.contains(&"force"))
 }
@@ -206,9 +204,12 @@ fn r26_random_schedules(t: &Test) {
                 });
                 after.extend(orders(&states, &answers));
             }
-            // What `--force` has ended, while it waits for the lock, anybody may delete.
+            // What `--force` has ended, while it waits for the lock, anybody may delete; what it has
+            // thawed for that, anybody may pause once more.
             if commands.contains(&"force") {
                 answers.retain(|(command, fine, _)| *command != "delete" || !fine);
+                after.extend(orders(&states, &answers));
+                answers.retain(|(command, fine, _)| *command != "pause" || !fine);
                 after.extend(orders(&states, &answers));
             }
             if after.is_empty() {
