@@ -126,6 +126,15 @@ impl Hooks {
         kinds.iter().any(|kind| !self.of(*kind).is_empty())
     }
 
+    /// Whether a hook may allow the container more devices than the configuration does, before its
+    /// program runs: any may but Docker's own, which is in each of its containers and hands over the
+    /// network namespace.
+    pub fn may_allow_devices(&self) -> bool {
+        let is_dockers =
+            |hook: &Hook| hook.args.first().is_some_and(|name| &**name == c"libnetwork-setkey");
+        !self.prestart.iter().chain(&self.create_runtime).all(is_dockers)
+    }
+
     /// Runs the hooks of one kind in order, each with `state` on stdin, and stops at the first
     /// that fails. When `watch` (the container's init) ends, so does the hook.
     ///

@@ -52,6 +52,7 @@ impl Plan {
         let context =
             rootfs::Context { bundle, rootless: request.rootless, no_pivot: request.no_pivot };
         let linux_default = Linux::default();
+        let hooks = Hooks::new(spec.hooks().as_ref())?;
         Ok(Self {
             rootfs: rootfs::Plan::new(spec, &context)?,
             cgroup: cgroup::Plan::new(
@@ -62,6 +63,7 @@ impl Plan {
                     systemd: request.systemd,
                     annotations: spec.annotations().as_ref(),
                     in_user_namespace: host::in_user_namespace(),
+                    hooks: hooks.may_allow_devices(),
                     owner: cgroup_owner(spec, &namespaces),
                 },
             )?,
@@ -70,7 +72,7 @@ impl Plan {
             sysctl: sysctl::Plan::new(spec)?,
             hostname: spec.hostname().clone(),
             domainname: spec.domainname().clone(),
-            hooks: Hooks::new(spec.hooks().as_ref())?,
+            hooks,
             namespaces,
         })
     }

@@ -30,6 +30,8 @@ pub struct Options<'a> {
     pub systemd: bool,
     /// The configuration's annotations, some of which are for systemd.
     pub annotations: Option<&'a HashMap<String, String>>,
+    /// Hooks run before the program does, with the host's rights: they may allow devices.
+    pub hooks: bool,
     /// Give the group to this user (host id): a private cgroup namespace with a writable mount.
     pub owner: Option<u32>,
 }
@@ -72,7 +74,7 @@ impl Plan {
         let path = linux.cgroups_path().as_deref().filter(|path| !path.as_os_str().is_empty());
         let unit = options
             .systemd
-            .then(|| systemd::Plan::new(path, options.id, options.annotations))
+            .then(|| systemd::Plan::new(path, options.id, options.annotations, options.hooks))
             .transpose()?;
         let place = match (&unit, path) {
             (Some(unit), _) => Place::Absolute(unit.path.clone()),

@@ -358,7 +358,7 @@ fn devices_are_denied_on_both_versions() {
     // In a scope there is systemd's, which is not ours to replace.
     let mut scope = plan(json!([]));
     let path = std::path::Path::new("a.slice:b:c");
-    scope.unit = Some(super::systemd::Plan::new(Some(path), "unused", None).unwrap());
+    scope.unit = Some(super::systemd::Plan::new(Some(path), "unused", None, false).unwrap());
     v2.cgroup.apply_devices(&scope).unwrap();
     assert_eq!(crate::sys::bpf::device_programs(&dir).unwrap().len(), 2);
 }

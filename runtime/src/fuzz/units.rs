@@ -19,7 +19,7 @@ pub fn slices(data: &[u8]) {
         .map(|line| line.split_once('=').unwrap_or((line, "")))
         .map(|(name, value)| (format!("org.systemd.property.{name}"), value.to_owned()))
         .collect();
-    let plan = match Plan::new(path, "fuzzed", Some(&annotations)) {
+    let plan = match Plan::new(path, "fuzzed", Some(&annotations), false) {
         Ok(plan) => plan,
         Err(error) => {
             let Error::Config { path, .. } = error.root() else { panic!("{error:?}") };
@@ -27,7 +27,7 @@ pub fn slices(data: &[u8]) {
             return assert!(!error.to_string().contains('\n'), "{error}");
         }
     };
-    assert_eq!(Plan::new(path, "fuzzed", Some(&annotations)).unwrap(), plan);
+    assert_eq!(Plan::new(path, "fuzzed", Some(&annotations), false).unwrap(), plan);
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b":-_.\\@".contains(byte);
     assert!(plan.unit.name.len() <= 255 && plan.unit.name.bytes().all(|byte| plain(&byte)));
     if let Some(path) = path {

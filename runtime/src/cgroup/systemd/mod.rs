@@ -61,6 +61,8 @@ pub struct Plan {
     id: String,
     /// From annotations.
     extra: Properties,
+    /// Hooks may allow devices that the rules don't.
+    hooks: bool,
 }
 
 impl Plan {
@@ -72,6 +74,7 @@ impl Plan {
         path: Option<&Path>,
         id: &str,
         annotations: Option<&HashMap<String, String>>,
+        hooks: bool,
     ) -> Result<Self> {
         let user = is_users();
         let triple = names::Triple::parse(path, id, user)?;
@@ -81,6 +84,7 @@ impl Plan {
             slice: triple.slice,
             id: id.to_owned(),
             extra: annotations::properties(annotations)?,
+            hooks,
         })
     }
 
@@ -118,11 +122,12 @@ impl Plan {
         })
     }
 
-    /// A user's manager may not attach programs (it takes the properties and does nothing), and who
-    /// asks for a policy by annotation gets that one alone.
+    /// No list for a user's manager, which may not attach programs (it takes the properties and does
+    /// nothing); beside a policy that is asked for by annotation; and where a hook may allow more, as
+    /// NVIDIA's does in every program that it finds: the next `daemon-reload` would take it away again.
     fn devices(&self, rules: Option<&Rules>, version: u32) -> Properties {
         let asked = self.extra.iter().any(|(name, _)| name == "DevicePolicy");
-        let rules = rules.filter(|_| !self.unit.user && !asked);
+        let rules = rules.filter(|_| !self.unit.user && !asked && !self.hooks);
         rules.map(|rules| allow_list::properties(rules, version)).unwrap_or_default()
     }
 

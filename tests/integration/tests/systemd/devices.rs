@@ -15,6 +15,7 @@ pub(crate) const CASES: &[Case] = tests![
     device_rules_that_are_no_list_are_ours_alone,
     device_programs_are_two,
     device_policy_by_annotation_is_the_only_one,
+    device_list_is_left_out_beside_hooks,
     device_list_lets_terminals_and_nodes_be_made,
 ];
 
@@ -170,6 +171,21 @@ fn device_policy_by_annotation_is_the_only_one(t: &Test) {
     assert_eq!(policy(&b), auto());
     t.force(&b.id).ok();
     check_gone(t, &b);
+}
+
+/// A hook before the program may allow more than the rules do; Docker's does not.
+fn device_list_is_left_out_beside_hooks(t: &Test) {
+    t.skip_on_peers("give the list all the same");
+    for (kind, wanted) in
+        [("prestart", auto()), ("createRuntime", auto()), ("poststop", strict(&[]))]
+    {
+        let mut b = bundle(t);
+        b.set("hooks", json!({kind: [{"path": "/bin/true"}]}));
+        create(t, &b);
+        assert_eq!(policy(&b), wanted, "{kind}");
+        t.force(&b.id).ok();
+        check_gone(t, &b);
+    }
 }
 
 /// What the runtime itself does in the scope: nodes that may not be used, consoles.
