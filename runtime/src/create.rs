@@ -159,6 +159,7 @@ fn build(
         before: None,
         pid: joins.pid().filter(|_| !middle),
         time: plan.namespaces.time_offsets().map(|offsets| (proc.as_fd(), offsets)),
+        watch: None,
         cgroup: clone_into.as_ref().map(AsFd::as_fd),
     };
     let Some(init) = spawn(&birth)? else {

@@ -8,6 +8,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::prctl;
@@ -162,6 +163,7 @@ pub fn exec(target: &Target, process: &OciProcess, path: &str, request: Request)
         pid: (namespaces.has(LinuxNamespaceType::Pid) && !apart).then(|| init.as_fd()),
         user,
         cgroup: clone_into.as_ref().map(AsFd::as_fd),
+        watch: Some(init.as_fd()),
         ..Birth::default()
     };
     let spawned = match spawn(&birth) {
@@ -169,7 +171,7 @@ pub fn exec(target: &Target, process: &OciProcess, path: &str, request: Request)
         Err(error) => {
             drop((to_child, to_parent));
             reap_strays();
-            return Err(error);
+            return Err(if kill::wait_ended(&init, Duration::ZERO)? { gone() } else { error });
         }
     };
     let Some(child) = spawned else {

@@ -15,8 +15,16 @@ pub fn pause(store: &Store, id: &str) -> Result<()> {
     let _lock = dir.lock(PATIENCE)?;
     let state = dir.read_state()?;
     match state.status()? {
-        Status::Created | Status::Running => group(&state)?.freeze(),
-        _ => Err(Error::NotRunning),
+        Status::Created | Status::Running => {}
+        _ => return Err(Error::NotRunning),
+    }
+    let group = group(&state)?;
+    group.freeze()?;
+    // A kill just before found nothing to thaw, and nobody resumes a stopped container: an exec that is
+    // under way would stay frozen.
+    match state.status()? {
+        Status::Stopped => group.thaw().and(Err(Error::NotRunning)),
+        _ => Ok(()),
     }
 }
 

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -22,7 +23,7 @@ use nix::unistd::Pid;
 
 use crate::error::{Doing, Error, Result};
 use crate::namespaces::{Joins, enter_those_of};
-use crate::sys::process::{CloneArgs, Cloned, clone, exit_now, setns};
+use crate::sys::process::{CloneArgs, Cloned, clone, exit_now, pidfd_send_signal, setns};
 use crate::sys::socket;
 
 /// What a process does before it clones another; the fd must stay open.
@@ -44,6 +45,9 @@ pub struct Birth<'fd> {
     pub time: Option<(BorrowedFd<'fd>, &'fd str)>,
     /// What a middle process does before it clones, in place of joining; it needs to keep the fd open.
     pub before: Option<&'fd Before<'fd>>,
+    /// Whose end makes the process pointless: a pidfd that a middle process is not waited for any longer
+    /// than, as it may be frozen where it was born.
+    pub watch: Option<BorrowedFd<'fd>>,
     /// A cgroup v2 directory to be born in; the middle process is, which may have no right to it any
     /// more when it clones.
     pub cgroup: Option<BorrowedFd<'fd>>,
@@ -164,7 +168,7 @@ fn through_middle(birth: &Birth<'_>) -> Result<Option<Child>> {
     // Born where its child is to be: to move there later costs the kernel a grace period, 10 ms.
     let args = CloneArgs { cgroup: birth.cgroup, ..CloneArgs::default() };
     let middle = match clone(&args).doing(|| "clone a process".to_owned())? {
-        Cloned::Parent(pid, _) => pid,
+        Cloned::Parent(pid, pidfd) => Child { pid, pidfd },
         Cloned::Child => {
             drop(ours);
             let before = birth.before.map_or(Ok(()), |before| before(theirs.as_fd()));
@@ -188,8 +192,9 @@ fn through_middle(birth: &Birth<'_>) -> Result<Option<Child>> {
     };
     drop(theirs);
     let mut buffer = [0; 4096];
-    let received = socket::receive(&ours, &mut buffer);
-    waitpid(middle, None).doing(|| "wait for the middle process".to_owned())?;
+    let received =
+        hear(&ours, birth.watch, &middle).and_then(|()| socket::receive(&ours, &mut buffer));
+    waitpid(middle.pid, None).doing(|| "wait for the middle process".to_owned())?;
     let (length, mut fds) = received.doing(|| "listen to the middle process".to_owned())?;
     let message = buffer.get(..length).unwrap_or_default();
     match (<[u8; 4]>::try_from(message), fds.pop()) {
@@ -203,6 +208,22 @@ fn through_middle(birth: &Birth<'_>) -> Result<Option<Child>> {
         _ => {
             let words = String::from_utf8_lossy(message);
             Err(Error::Failed(words.trim_start_matches("error: ").to_owned()))
+        }
+    }
+}
+
+/// Waits for the middle process's message or its end, and ends it when the one behind `watch` ends first.
+fn hear(ours: &OwnedFd, watch: Option<BorrowedFd<'_>>, middle: &Child) -> Result<(), Errno> {
+    let Some(watch) = watch else { return Ok(()) };
+    let mut fds =
+        [PollFd::new(ours.as_fd(), PollFlags::POLLIN), PollFd::new(watch, PollFlags::POLLIN)];
+    loop {
+        match poll(&mut fds, PollTimeout::NONE) {
+            Err(Errno::EINTR) => {}
+            Ok(_) if fds[0].any() == Some(false) => {
+                return pidfd_send_signal(&middle.pidfd, libc::SIGKILL);
+            }
+            other => return other.map(drop),
         }
     }
 }

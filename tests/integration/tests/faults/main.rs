@@ -17,7 +17,7 @@
 //! | R8 | `faults::journal::r8_a_pid_that_is_used_again`, `state::reused_pid_is_stopped`, `state::reused_pid_is_never_signalled` |
 //! | R9 | `faults::journal::r9_after_a_reboot`, `state::another_boot_is_stopped` |
 //! | R10 | `faults::journal::r10_groups_removed_by_others`, `faults::journal::r10_moved_to_another_group`, `faults::journal::r10_a_group_that_was_there_can_be_used_again` |
-//! | R11 | `faults::stuck::r11_frozen_container`, `faults::stuck::r11_frozen_group_below`, `faults::stuck::r11_frozen_group_above`, `lifecycle::a_paused_container_can_be_killed`, `exec::exec_in_a_paused_container_is_refused` |
+//! | R11 | `faults::stuck::r11_frozen_container`, `faults::stuck::r11_frozen_exec_of_a_dead_container`, `faults::stuck::r11_frozen_group_below`, `faults::stuck::r11_frozen_group_above`, `lifecycle::a_paused_container_can_be_killed`, `exec::exec_in_a_paused_container_is_refused` |
 //! | R12 | `faults::stuck::r12_many_zombies`, `faults::stuck::r12_many_groups_below`, `cgroups::groups::delete_removes_sub_cgroups` |
 //! | R13 | `faults::stuck::r13_fork_bomb_without_pid_namespace`, `faults::stuck::r13_many_processes`, `cgroups::v2_groups::v2_kill_ends_a_fork_bomb` |
 //! | R14 | `faults::stuck::r14_a_program_that_never_ends`, `faults::stuck::r14_a_create_that_never_ends` |

@@ -199,8 +199,10 @@ fn r26_random_schedules(t: &Test) {
             let mut after = orders(&states, &answers);
             // A kill needs no lock, so it may also have ended what was being created.
             if words.contains("died before it was ready") && commands.contains(&"kill") {
-                answers.retain(|(command, fine, _)| {
-                    (*command != "create" || *fine) && (*command != "kill" || !fine)
+                answers.retain(|(command, fine, status)| {
+                    (*command != "create" || *fine)
+                        && (*command != "kill" || !fine)
+                        && status != "stopped"
                 });
                 after.extend(orders(&states, &answers));
             }

@@ -12,6 +12,7 @@ use corten_integration::driver::{patience, wait_until};
 use corten_integration::suite::Case;
 use corten_integration::{Output, Test, cgroups, tests};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::signal::{Signal, kill};
 use serde_json::json;
 
 use crate::subject::{Life, Subject};
@@ -20,6 +21,7 @@ use crate::tally::{self, Count, is_whole};
 pub(crate) const TESTS: &[Case] = tests![
     r11_frozen_container,
     r11_busy_while_all_are_killed,
+    r11_frozen_exec_of_a_dead_container,
     r11_frozen_group_below,
     r11_frozen_group_above,
     r12_many_zombies,
@@ -92,6 +94,24 @@ fn r11_busy_while_all_are_killed(t: &Test) {
             subject.end("execs and a pause while it was killed");
         }
     }
+}
+
+/// An exec that is frozen before it has entered the container does not wait for what nobody can thaw any
+/// more when the container has died.
+fn r11_frozen_exec_of_a_dead_container(t: &Test) {
+    if !cgroups::is_v2() {
+        t.skip("a frozen process of cgroup v1 dies when it is thawed");
+    }
+    let subject = subject(t, &["report", ";", "sleep"]);
+    subject.reach(Life::Paused);
+    let exec = t.spawn(&["exec", "--ignore-paused", subject.id(), "/probe", "exit", "0"]);
+    wait_until("its process is there", || subject.processes() == 2);
+    kill(subject.pid(), Signal::SIGKILL).expect("kill the init");
+    let begun = Instant::now();
+    exec.wait().fails_with(255).says("cannot exec in a stopped container");
+    assert!(begun.elapsed() < patience(Duration::from_secs(5)), "{:?}", begun.elapsed());
+    assert_eq!(subject.status(), "stopped");
+    subject.end("a frozen exec");
 }
 
 /// A group that the container has frozen below its own.
