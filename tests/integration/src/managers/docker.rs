@@ -20,6 +20,9 @@ use super::{Stop, Verdict, containerd, eventually, image};
 
 /// Debian's client: another one may stand before it in `PATH`.
 pub const CLIENT: &str = "/usr/bin/docker";
+/// Options of a container that may mount: Docker's AppArmor profile, where there is AppArmor, forbids it.
+pub const MAY_MOUNT: [&str; 4] =
+    ["--cap-add", "SYS_ADMIN", "--security-opt", "apparmor=unconfined"];
 /// The name under which the daemons know the runtime under test.
 pub const RUNTIME: &str = "under-test";
 /// What must be installed.

@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use corten_integration::managers::client::unique;
-use corten_integration::managers::docker::{Docker, Test};
+use corten_integration::managers::docker::{Docker, MAY_MOUNT, Test};
 use corten_integration::managers::{Stop, Verdict, check, contains, lacks, same};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
@@ -147,7 +147,7 @@ fn bind_propagation(docker: &Docker) -> Verdict {
     let stays = docker.background(&["-v", &private], wait)?;
     let shared = format!("{}:/m:rshared", folder.display());
     let sends = docker.background(
-        &["--cap-add", "SYS_ADMIN", "-v", &shared],
+        &[&MAY_MOUNT[..], &["-v", &shared]].concat(),
         "mkdir /m/up && mount -t tmpfs inside /m/up && echo ready; sleep 600",
     )?;
     for container in [&follows, &stays, &sends] {
