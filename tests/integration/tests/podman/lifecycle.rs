@@ -210,7 +210,7 @@ fn update(podman: &Podman) -> Verdict {
     let container = podman.background(&["--memory", "64m"], "sleep 600")?;
     container.with("update", &["--memory", "128m", "--cpus", "0.5", "--cpuset-cpus", "0"])?;
     let script = "cd /sys/fs/cgroup; cat memory/memory.limit_in_bytes cpu/cpu.cfs_quota_us \
-                  2>/dev/null || cat memory.max cpu.max; grep ^Cpus_allowed_list /proc/1/status";
+                  2>/dev/null || { cat memory.max; cut -d' ' -f1 cpu.max; }; grep ^Cpus_allowed_list /proc/1/status";
     same("limits", &container.exec(&[], script)?, "134217728\n50000\nCpus_allowed_list:\t0")
 }
 
