@@ -52,7 +52,7 @@ impl Cgroup {
     ///
     /// # Errors
     /// As [`Cgroup::apply`].
-    pub fn apply_devices(&self, plan: &Plan) -> Result<()> {
+    pub(super) fn apply_devices(&self, plan: &Plan) -> Result<()> {
         let Some(rules) = &plan.devices else { return Ok(()) };
         let result = match self.version {
             Version::None => Ok(()),

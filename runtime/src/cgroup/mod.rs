@@ -4,9 +4,8 @@
 //! The order is the caller's to keep, and each step says what it needs:
 //! [`Plan::new`] (pure) → [`Cgroup::locate`] → the caller journals [`Cgroup::record`] →
 //! [`Cgroup::create`] → [`Cgroup::apply`] → the process is born in the group
-//! ([`Cgroup::clone_fd`]) or goes there by itself ([`Cgroup::seats`]). Limits come before the process, so
-//! that it never runs without them; the devices may come later ([`Cgroup::apply_devices`]), as
-//! mounting a file system in the container can need a device that the container may not use.
+//! ([`Cgroup::clone_fd`]) or goes there by itself ([`Cgroup::seats`]). Limits and
+//! device rules come before the process, so that it never runs without them.
 //! After a crash, or in another command, [`Cgroup::open`] takes the record up again.
 //!
 //! What is removed at the end is what was not there before: the group itself in each hierarchy.
