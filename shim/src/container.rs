@@ -68,6 +68,8 @@ pub struct Deletion {
     pub waiting: Vec<Reply>,
     /// How long the first of them will wait.
     pub timeout: Option<Duration>,
+    /// The container is gone, and the end of some of its processes was not noticed yet.
+    pub done: bool,
 }
 
 /// A container's first process, or an exec.

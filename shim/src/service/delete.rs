@@ -11,6 +11,7 @@ use containerd_shim_protos::api::DeleteRequest;
 use containerd_shim_protos::events::task::TaskDelete;
 use protobuf::MessageField;
 
+use super::exit::LAST_WORDS;
 use super::{Answer, DELETE, Job, Then, failed, limit, no_container, write};
 use crate::bundle::ROOTFS;
 use crate::container::{Deletion, Phase, Process, Reply};
@@ -53,7 +54,7 @@ impl Shim {
             }
             return Ok(());
         }
-        process.deletion = Some(Deletion { waiting: vec![reply], timeout });
+        process.deletion = Some(Deletion { waiting: vec![reply], timeout, done: false });
         if creating {
             self.end(id, "deleted while it was being created");
         } else {
@@ -138,6 +139,26 @@ impl Shim {
             return;
         }
         self.tell_the_rest(id);
+        let Some(container) = self.containers.get_mut(id) else { return };
+        container.init.deletion.get_or_insert_default().done = true;
+        self.end_deletion(id);
+    }
+
+    /// Ends a deletion that is done when the end of all its processes was told: one whose worker, its
+    /// parent, has not ended yet becomes our child only then.
+    pub(super) fn end_deletion(&mut self, id: &str) {
+        let Some(container) = self.containers.get(id) else { return };
+        if !container.init.deletion.as_ref().is_some_and(|deletion| deletion.done) {
+            return;
+        }
+        if container.processes().any(|(_, process)| process.pidfd.is_some()) {
+            return self.set_alarm(Alarm::LastWords(container.init.number), LAST_WORDS);
+        }
+        self.end_deletion_now(id);
+    }
+
+    /// Ends a deletion, whatever was noticed.
+    pub(super) fn end_deletion_now(&mut self, id: &str) {
         let Some(container) = self.containers.get(id) else { return };
         if container.init.exit.is_some() && container.init.is_alive() {
             // Not held for an exec that is still being started: it has no container any more.

@@ -23,7 +23,7 @@ use crate::worker::Verb;
 
 /// How long the execs of an ended init may take to end: they are killed, but a process in an
 /// uninterruptible wait stays.
-const LAST_WORDS: Duration = Duration::from_secs(10);
+pub(super) const LAST_WORDS: Duration = Duration::from_secs(10);
 
 impl Shim {
     /// A process's pidfd says that it has ended.
@@ -75,6 +75,7 @@ impl Shim {
             self.set_alarm(Alarm::LastWords(number), LAST_WORDS);
         }
         self.settle(&id, &exec_id);
+        self.end_deletion(&id);
     }
 
     /// Tells an exit that was noticed, unless something must be told before.
@@ -107,6 +108,12 @@ impl Shim {
     pub fn tell_init_exit(&mut self, number: u64) {
         let Some((id, _)) = self.names.get(&number).cloned() else { return };
         let Some(container) = self.containers.get(&id) else { return };
+        if container.init.deletion.as_ref().is_some_and(|deletion| deletion.done) {
+            tracing::warn!(
+                "container {id}: deleted before the end of all its processes was noticed"
+            );
+            return self.end_deletion_now(&id);
+        }
         if container.init.exit.is_none() || !container.init.is_alive() {
             return;
         }

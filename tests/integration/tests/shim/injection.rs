@@ -36,6 +36,7 @@ pub(crate) const TESTS: &[Case] = shim_tests![
     opens_that_fail_in_create,
     no_space_in_the_bundle,
     the_bundle_goes_away_in_every_state,
+    a_worker_that_ends_late,
 ];
 
 const OURS: &str = "this is about our own shim";
@@ -416,6 +417,38 @@ fn the_bundle_goes_away_in_every_state(world: &World) -> Verdict {
         task.create()?;
         same("status", &task.status()?, &Status::CREATED)?;
         task.delete()?;
+    }
+    Ok(())
+}
+
+/// A worker takes a second to end after it has answered, as it may on a machine that has too much to
+/// do. It is the parent of what it has started, whose end we hear of only then: it is told all the
+/// same, and before the deletion.
+fn a_worker_that_ends_late(world: &World) -> Verdict {
+    let subject = Subject::new(world)?;
+    for verb in [Verb::Create, Verb::Exec] {
+        let mut task = subject.task()?;
+        let late = "inject=exit_group:delay_enter=1000000";
+        let options = ["-o", "/dev/null", "-e", "trace=exit_group", "-e", late];
+        subject.prepare(&mut task, verb)?;
+        let before = world.events.lines().len();
+        let tracer = Tracer::attach(&task, &options)?;
+        subject.carry_out(&task, verb)?.map_err(|refusal| refusal.to_string())?;
+        by_request(&task)?;
+        tracer.detach()?;
+        subject.clean(&task)?;
+        let id = &task.id;
+        let wanted = match verb {
+            Verb::Create => vec![format!("create {id}")],
+            _ => vec![
+                format!("exec-added {id} e"),
+                format!("exec-started {id} e"),
+                format!("exit {id} e 137"),
+            ],
+        };
+        let end = [format!("exit {id} {id} 137"), format!("delete {id}")];
+        let seen = world.events.lines().split_off(before);
+        same("events", &seen, &[&wanted[..], &end].concat())?;
     }
     Ok(())
 }
