@@ -151,6 +151,9 @@ fn no_descriptors_for_a_new_process(world: &World) -> Verdict {
     second.set("annotations", json!({"io.kubernetes.cri.sandbox-id": "pod"}));
     let mut other = world.task(second)?;
     same("shim", &other.shim.pid, &task.shim.pid)?;
+    eventually("no worker is left", PATIENCE, || {
+        Ok(!processes().iter().any(|(_, line)| line.contains("(corten:")))
+    })?;
     // So many that the workers, who start with none of them, have enough.
     let (path, few) = (task.shim.socket(), task.shim.descriptors().len());
     let clients: Vec<_> = (0..60).map(|_| UnixStream::connect(&path)).collect::<Result<_, _>>()?;
