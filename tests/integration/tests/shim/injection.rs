@@ -431,7 +431,6 @@ fn a_worker_that_ends_late(world: &World) -> Verdict {
         let late = "inject=exit_group:delay_enter=1000000";
         let options = ["-o", "/dev/null", "-e", "trace=exit_group", "-e", late];
         subject.prepare(&mut task, verb)?;
-        let before = world.events.lines().len();
         let tracer = Tracer::attach(&task, &options)?;
         subject.carry_out(&task, verb)?.map_err(|refusal| refusal.to_string())?;
         by_request(&task)?;
@@ -447,8 +446,10 @@ fn a_worker_that_ends_late(world: &World) -> Verdict {
             ],
         };
         let end = [format!("exit {id} {id} 137"), format!("delete {id}")];
-        let seen = world.events.lines().split_off(before);
-        same("events", &seen, &[&wanted[..], &end].concat())?;
+        let wanted = [&wanted[..], &end].concat();
+        eventually(&format!("the last events are {wanted:?}"), PATIENCE, || {
+            Ok(world.events.lines().ends_with(&wanted))
+        })?;
     }
     Ok(())
 }
