@@ -59,6 +59,11 @@ pub fn has(controller: &str) -> bool {
     !is_v2() || handed_down().split_whitespace().any(|it| it == controller)
 }
 
+/// Why a test that needs `controller` can't be done here, if it can't.
+pub fn lack_of(controller: &str) -> Option<String> {
+    (!has(controller)).then(|| format!("no cgroup controller {controller} here"))
+}
+
 /// The cgroup above those of all containers of this harness, in every hierarchy: at the top, or
 /// below `CORTEN_TEST_CGROUP`. Under systemd that must be a delegated group, as systemd takes
 /// controllers away from the groups of others; the processes of the harness are in a leaf of it.

@@ -30,6 +30,12 @@ pub fn patience(limit: Duration) -> Duration {
     limit * slowness()
 }
 
+/// Whether strace(1) is installed.
+pub fn has_strace() -> bool {
+    let version = Command::new("strace").arg("-V").stdout(Stdio::null()).status();
+    version.is_ok_and(|status| status.success())
+}
+
 /// How many times slower than others this machine is, as `CORTEN_TEST_SLOW` says (the lab's is
 /// emulated).
 pub fn slowness() -> u32 {
@@ -324,10 +330,17 @@ impl Test {
         std::panic::resume_unwind(Box::new(Skip(reason.to_owned())))
     }
 
+    /// Ends the test as skipped where there is no strace(1).
+    pub fn needs_strace(&self) {
+        if !has_strace() {
+            self.skip("no strace");
+        }
+    }
+
     /// Ends the test as skipped where no limits of `controller` can be set.
     pub fn needs_controller(&self, controller: &str) {
-        if !crate::cgroups::has(controller) {
-            self.skip(&format!("no cgroup controller {controller} here"));
+        if let Some(why) = crate::cgroups::lack_of(controller) {
+            self.skip(&why);
         }
     }
 

@@ -47,10 +47,7 @@ impl<E: Display> From<E> for Stop {
 /// # Errors
 /// [`Stop::Skip`].
 pub fn needs_controller(controller: &str) -> Verdict {
-    match crate::cgroups::has(controller) {
-        true => Ok(()),
-        false => Err(Stop::Skip(format!("no cgroup controller {controller} here"))),
-    }
+    crate::cgroups::lack_of(controller).map_or(Ok(()), |why| Err(Stop::Skip(why)))
 }
 
 /// What a test answers.

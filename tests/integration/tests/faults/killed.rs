@@ -179,9 +179,7 @@ fn r5_init_that_lets_nobody_in_fails_the_start(t: &Test) {
 /// not told of it, as the end of the container's v2 group does it: nobody is left for whoever called
 /// us to wait for, which the end of the pid namespace would wait for too.
 fn r5_middle_of_an_exec_killed(t: &Test) {
-    if Command::new("strace").arg("-V").output().is_err() {
-        t.skip("no strace");
-    }
+    t.needs_strace();
     let subject = Subject::new(t);
     subject.reach(Life::Running);
     let exec = t.command(&["exec", subject.id(), "/probe", "exit", "0"]);

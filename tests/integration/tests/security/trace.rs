@@ -12,7 +12,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use corten_integration::suite::Case;
 use corten_integration::{Bundle, Test, tests};
@@ -58,9 +58,7 @@ impl Call {
 
 /// The calls of each process, in order.
 fn traced(t: &Test, command: Command) -> Vec<Vec<Call>> {
-    if !Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_ok_and(|s| s.success()) {
-        t.skip("no strace");
-    }
+    t.needs_strace();
     let dir = t.dir.join(format!("trace{}", t.next()));
     fs::create_dir(&dir).unwrap();
     let mut strace = Command::new("strace");

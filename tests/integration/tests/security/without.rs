@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::chown;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use corten_integration::bundle::probe;
 use corten_integration::driver::wait_until;
@@ -173,9 +173,7 @@ fn a_whole_life(t: &Test) {
 /// Before Linux 5.8 setns(2) knows no pidfds: the namespaces are the same ones by their files.
 fn joined_by_files(t: &Test) {
     t.skip_on_peers("this is about our own fallbacks");
-    if !Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_ok_and(|s| s.success()) {
-        t.skip("no strace");
-    }
+    t.needs_strace();
     let inside = ["report", "ns", "uid", "idmaps", "caps", "cgroup"];
     for user in [false, true] {
         let mut b = t.bundle();

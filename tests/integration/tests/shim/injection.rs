@@ -16,7 +16,7 @@ use containerd_shim_protos::api::{CreateTaskRequest, Status};
 use containerd_shim_protos::ttrpc::Code;
 use corten_integration::bundle::Bundle;
 use corten_integration::cgroups;
-use corten_integration::driver::patience;
+use corten_integration::driver::{has_strace, patience};
 use corten_integration::managers::{Stop, Verdict, check, command, eventually, same};
 use corten_integration::shim::bootstrap;
 use corten_integration::shim::leaks::processes;
@@ -59,8 +59,7 @@ struct Subject<'a> {
 impl<'a> Subject<'a> {
     fn new(world: &'a World) -> Result<Self, Stop> {
         world.reference_deviates(OURS)?;
-        let strace = Command::new("strace").arg("-V").stdout(Stdio::null()).status();
-        if !strace.is_ok_and(|status| status.success()) {
+        if !has_strace() {
             return Err(Stop::Skip("no strace".to_owned()));
         }
         let bundle = world.bundle("sleep 1000");

@@ -138,6 +138,11 @@ fn limit(task: &Task, files: usize) -> Verdict {
     check(status.is_some_and(|status| status.success()), "prlimit")
 }
 
+/// Waits until no process has these words in its line.
+fn all_end(what: &str, words: &str) -> Verdict {
+    eventually(what, PATIENCE, || Ok(!processes().iter().any(|(_, line)| line.contains(words))))
+}
+
 /// Descriptors for a worker, but not for the process that it makes: the call fails, the process
 /// ends, and what was taken is given back (H11).
 fn no_descriptors_for_a_new_process(world: &World) -> Verdict {
@@ -151,9 +156,7 @@ fn no_descriptors_for_a_new_process(world: &World) -> Verdict {
     second.set("annotations", json!({"io.kubernetes.cri.sandbox-id": "pod"}));
     let mut other = world.task(second)?;
     same("shim", &other.shim.pid, &task.shim.pid)?;
-    eventually("no worker is left", PATIENCE, || {
-        Ok(!processes().iter().any(|(_, line)| line.contains("(corten:")))
-    })?;
+    all_end("no worker is left", "(corten:")?;
     // So many that the workers, who start with none of them, have enough.
     let (path, few) = (task.shim.socket(), task.shim.descriptors().len());
     let clients: Vec<_> = (0..60).map(|_| UnixStream::connect(&path)).collect::<Result<_, _>>()?;
@@ -168,9 +171,7 @@ fn no_descriptors_for_a_new_process(world: &World) -> Verdict {
         task.client.exec(&query)?;
         let started = task.client.start(&task.id, &name);
         check(started.is_err_and(|refusal| refusal.code.is_some()), "Start of an exec fails")?;
-        eventually("the exec ends", PATIENCE, || {
-            Ok(!processes().iter().any(|(_, line)| line.contains("sleep 1002")))
-        })?;
+        all_end("the exec ends", "sleep 1002")?;
         task.client.delete(&task.id, &name)?;
         let fifos = world.fifos(false)?;
         let mut query = other.request();
@@ -182,9 +183,7 @@ fn no_descriptors_for_a_new_process(world: &World) -> Verdict {
         if let Err(refusal) = other.client.delete(&other.id, "") {
             refused::<()>(Err(refusal), Code::NOT_FOUND, "")?;
         }
-        eventually("the container ends", PATIENCE, || {
-            Ok(!processes().iter().any(|(_, line)| line.contains("(corten:")))
-        })?;
+        all_end("the container ends", "(corten:")?;
         let what = format!("all descriptors are given back, with room for {room}");
         eventually(&what, PATIENCE, || Ok(task.shim.descriptors().len() <= before.len()))?;
     }
